@@ -1,0 +1,1 @@
+"""Event-time features that follow the stream with exactly-once effect. May import :mod:`streams`."""

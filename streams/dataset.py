@@ -1,0 +1,76 @@
+"""What the replayer replays: ratings in their total order, chunk by chunk, and the movies they are about.
+
+The total order is ``(timestamp, user_id, movie_id)``: equal timestamps are common in MovieLens, and two replays must
+publish the same records in the same order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from streams.records import Int64s
+
+__all__ = ["Dataset", "Movie", "Ratings"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Ratings:
+    """Ratings as columns of shape (n,): int64 ids, float64 stars (0.5 to 5), int64 seconds since the epoch."""
+
+    user_id: Int64s
+    movie_id: Int64s
+    rating: npt.NDArray[np.float64]
+    timestamp: Int64s
+
+    def __len__(self) -> int:
+        return len(self.timestamp)
+
+    def slice(self, start: int, stop: int | None = None) -> Ratings:
+        """Ratings ``start`` to ``stop`` as views."""
+        s = slice(start, stop)
+        return Ratings(self.user_id[s], self.movie_id[s], self.rating[s], self.timestamp[s])
+
+
+@dataclass(frozen=True, slots=True)
+class Movie:
+    """A movie of the catalogue; ``year`` is None where the title names none."""
+
+    movie_id: int
+    title: str
+    year: int | None
+    genres: tuple[str, ...]
+
+
+class Dataset(Protocol):
+    """A source of ratings; equal ``fingerprint`` means equal ratings in equal order."""
+
+    name: str
+
+    @property
+    def fingerprint(self) -> str:
+        """Hex digest over content (files) or over all options and the seed (synthetic)."""
+        ...
+
+    @property
+    def n_ratings(self) -> int: ...
+
+    @property
+    def first_timestamp(self) -> int: ...
+
+    @property
+    def last_timestamp(self) -> int: ...
+
+    def timestamp_at(self, position: int) -> int:
+        """Event time of the rating at ``position`` in the total order."""
+        ...
+
+    def chunks(self, *, start: int = 0, size: int = 100_000) -> Iterator[Ratings]:
+        """The ratings from position ``start`` on, in the total order, at most ``size`` at a time."""
+        ...
+
+    def movies(self) -> dict[int, Movie]: ...
