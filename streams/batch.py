@@ -111,7 +111,7 @@ def _column(records: list[RatingsRecord], name: str) -> Int64s:
     """One integer field of all records; None and what int64 cannot hold become -1, which no check lets through."""
     values: Iterable[int | None] = map(attrgetter(name), records)
     try:
-        return np.fromiter(values, np.int64, len(records))  # type: ignore[arg-type]
+        return np.fromiter(values, np.int64, len(records))
     except (TypeError, OverflowError):
         safe = (v if v is not None and -1 <= v <= _INT64_MAX else -1 for v in map(attrgetter(name), records))
         return np.fromiter(safe, np.int64, len(records))

@@ -1,0 +1,163 @@
+"""The tables of a feature store, with the meaning of every column.
+
+Every feature is a partial sum per partition of the input topic, merged on read: no two workers ever write the same
+row. Times are seconds since the epoch; hours and days are event time divided by 3,600 and 86,400, rounded down.
+Counts and sums of half stars are integers, so any order of adding gives the same result.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from sqlalchemy import BigInteger, Boolean, Column, Index, Integer, LargeBinary, MetaData, String, Table, Text
+
+__all__ = [
+    "HISTORY_BLOCK_SIZE",
+    "HISTORY_DTYPE",
+    "SCHEMA_VERSION",
+    "applied",
+    "item_days",
+    "item_hours",
+    "items",
+    "meta",
+    "metadata",
+    "outbox",
+    "sources",
+    "user_history",
+    "users",
+]
+
+SCHEMA_VERSION = 1
+
+HISTORY_BLOCK_SIZE = 1024
+"""Ratings in a full history block: an append rewrites at most one block of 18 KiB."""
+
+HISTORY_DTYPE = np.dtype([("timestamp", "<i8"), ("movie_id", "<i8"), ("half_stars", "u1"), ("late", "u1")])
+"""One rating within ``user_history.ratings``: packed, little-endian, 18 bytes."""
+
+metadata = MetaData()
+
+
+def _key(name: str) -> Column[int]:
+    return Column(name, BigInteger, primary_key=True, autoincrement=False)
+
+
+def _int(name: str, default: str | None = None) -> Column[int]:
+    return Column(name, BigInteger, nullable=False, server_default=default)
+
+
+def _name(name: str) -> Column[str]:
+    return Column(name, String, primary_key=True)
+
+
+meta = Table(
+    "meta",
+    metadata,
+    _name("key"),  # schema_version, lateness_s, session_gap_s
+    Column("value", Text, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+applied = Table(
+    "applied",
+    metadata,
+    _name("agent"),
+    _name("topic"),
+    _key("partition"),
+    Column("log_id", String, nullable=False),  # which log the offsets count in
+    _int("epoch"),  # raised by each new writer; a writer with an older one is refused
+    _int("next_offset", "0"),  # all below is applied
+    _int("clock", "0"),  # event time of the last tick, heartbeats included
+    _int("closed", "0"),  # event time of the last boundary tick: lateness is judged by it
+    Column("end_of_run", Boolean, nullable=False, server_default="0"),
+    _int("ratings", "0"),  # valid, not duplicate; late ones included
+    _int("duplicates", "0"),
+    _int("late", "0"),
+    _int("invalid", "0"),
+    _int("published_ms", "0"),  # publishing time of the last record applied
+    _int("applied_ms", "0"),  # wall time of the last transaction
+    sqlite_with_rowid=False,
+)
+
+sources = Table(
+    "sources",
+    metadata,
+    _name("agent"),
+    _name("topic"),
+    _key("partition"),
+    _name("source"),
+    _int("event_id"),  # the highest applied
+    sqlite_with_rowid=False,
+)
+
+# Bucket first: event time rises, so inserts land at the right-hand edge of the tree and stay in the page cache.
+item_hours = Table(
+    "item_hours",
+    metadata,
+    _key("hour"),
+    _key("movie_id"),
+    _key("partition"),
+    _int("n"),
+    _int("half_stars"),
+    sqlite_with_rowid=False,
+)
+
+item_days = Table(
+    "item_days",
+    metadata,
+    _key("day"),
+    _key("movie_id"),
+    _key("partition"),
+    _int("n"),
+    _int("half_stars"),
+    sqlite_with_rowid=False,
+)
+
+items = Table(
+    "items",
+    metadata,
+    _key("movie_id"),
+    _key("partition"),
+    _int("n"),
+    _int("half_stars"),
+    _int("first_rated"),
+    _int("last_rated"),
+    sqlite_with_rowid=False,
+)
+
+# A session: the user's ratings, in event time, with gaps under `session_gap_s`; the row keeps the one that ends last.
+users = Table(
+    "users",
+    metadata,
+    _key("user_id"),
+    _key("partition"),
+    _int("n"),
+    _int("half_stars"),
+    _int("first_rated"),
+    _int("last_rated"),
+    _int("session_start"),
+    _int("session_n"),
+    sqlite_with_rowid=False,
+)
+
+# Ratings in log order, HISTORY_BLOCK_SIZE to a block, so that blocks do not depend on how writes were batched.
+user_history = Table(
+    "user_history",
+    metadata,
+    _key("user_id"),
+    _key("partition"),
+    _key("block"),
+    Column("ratings", LargeBinary, nullable=False),  # HISTORY_DTYPE
+    sqlite_with_rowid=False,
+)
+
+# Records to publish, written with what caused them; a row leaves only after the bus has acknowledged it.
+outbox = Table(
+    "outbox",
+    metadata,
+    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True),
+    Column("agent", String, nullable=False),
+    Column("topic", String, nullable=False),
+    Column("record_key", LargeBinary),
+    Column("value", LargeBinary, nullable=False),
+    Index("outbox_by_agent", "agent", "id"),
+)
