@@ -1,0 +1,52 @@
+# `make demo` and `make test` are all a newcomer needs: each target sets up what it uses by itself.
+
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3.14 python3 python; do \
+	$$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo $$p; break; }; done)
+VENV := .venv
+STAMP := $(VENV)/.installed
+PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(VENV)/bin/python -m pip
+BENCHMARKS := pipeline replay latency store memory
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check format bench lock clean
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(STAMP) ## install into .venv, once
+
+demo: $(STAMP) ## replay MovieLens live through the feature pipeline, about a minute
+	@$(VENV)/bin/streamlens demo
+
+test: $(STAMP) ## run the tests
+	@$(VENV)/bin/python -m pytest
+
+check: $(STAMP) ## formatting, lint and types: what CI checks
+	@$(VENV)/bin/ruff format --check --quiet . || { echo 'formatting differs: run `make format`' >&2; exit 1; }
+	@$(VENV)/bin/ruff check --quiet .
+	@$(VENV)/bin/mypy
+
+format: $(STAMP) ## format the code and mend what the linter can
+	@$(VENV)/bin/ruff format .
+	@$(VENV)/bin/ruff check --fix .
+
+bench: $(STAMP) ## measure throughput, latency and memory
+	@set -e; for name in $(BENCHMARKS); do $(VENV)/bin/streamlens bench $$name; done
+
+lock: ## pin the newest versions that pyproject.toml allows
+	@rm -rf build/lock && $(PYTHON) -m venv build/lock
+	@build/lock/bin/pip install -qq --upgrade 'pip>=25.1' && build/lock/bin/pip install -qq --group dev -e .
+	@{ head -n 1 requirements.lock; build/lock/bin/pip freeze --exclude-editable; } > build/lock/pinned
+	@mv build/lock/pinned requirements.lock
+
+clean: ## remove what was installed, built and replayed
+	@rm -rf $(VENV) build dist var *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+# -qq leaves errors visible and hides warnings about a machine's own pip configuration.
+$(STAMP): requirements.lock pyproject.toml
+	@test -n '$(PYTHON)' || { echo 'StreamLens needs Python 3.11 or newer with venv, and found none: install it from' \
+		'https://www.python.org/downloads/ (Debian, Ubuntu: apt install python3-venv), or name one: make PYTHON=/path/to/python' >&2; exit 2; }
+	@test -x $(VENV)/bin/pip || { echo 'Setting up $(VENV) with $(PYTHON), once ...'; $(PYTHON) -m venv $(VENV); }
+	@$(PIP) install -qq -r requirements.lock
+	@$(PIP) install -qq --no-deps -e .
+	@touch $@
