@@ -73,6 +73,7 @@ applied = Table(
     _int("duplicates", "0"),
     _int("late", "0"),
     _int("invalid", "0"),
+    _int("emitted", "0"),  # records written to the outbox so far: their event_id
     _int("published_ms", "0"),  # publishing time of the last record applied
     _int("applied_ms", "0"),  # wall time of the last transaction
     sqlite_with_rowid=False,

@@ -77,18 +77,23 @@ class RatingBatch:
 
 def _is_flat_lines(lines: bytes, count: int) -> bool:
     """True if each line is one ``{...}`` without inner braces, so that decoding all lines at once keeps them apart."""
-    return (
-        lines[:1] == b"{"
-        and lines[-1:] == b"}"
-        and lines.count(b"}\n{") == count - 1
-        and lines.count(b"{") == count
-        and lines.count(b"}") == count
+    text = np.frombuffer(lines, np.uint8)
+    opening, closing = text == ord("{"), text == ord("}")
+    newline = np.flatnonzero(text == ord("\n"))
+    return bool(
+        len(newline) == count - 1
+        and opening[0]
+        and closing[-1]
+        and opening[newline + 1].all()
+        and closing[newline - 1].all()
+        and np.count_nonzero(opening) == count
+        and np.count_nonzero(closing) == count
     )
 
 
 def _decode(records: RecordBatch) -> tuple[list[RatingsRecord], list[int], list[InvalidRecord]]:
     """The records that are JSON of the right types, their positions, and the others."""
-    if records.lines is not None and _is_flat_lines(records.lines, len(records)):
+    if records.lines and _is_flat_lines(records.lines, len(records)):
         try:
             decoded = _decoder.decode_lines(records.lines)
         except (msgspec.DecodeError, UnicodeDecodeError):

@@ -1,0 +1,349 @@
+"""The pure core of the features agent: which ratings count, and what they add to each view.
+
+Functions over arrays, without a store, a bus or a clock. Every result is independent of how the log was cut into
+batches: what depends on order (duplicates, lateness) carries its state from one call to the next, what is summed is an
+integer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from featurestore.schema import HISTORY_BLOCK_SIZE, HISTORY_DTYPE
+from streams.batch import NO_IDENTITY, InvalidRecord, RatingBatch
+from streams.events import DAY_S, HOUR_S
+from streams.records import Int64s
+
+__all__ = [
+    "Accepted",
+    "BucketSums",
+    "Cursor",
+    "HistoryBlocks",
+    "ItemTotals",
+    "UserTotals",
+    "accept",
+    "bucket_sums",
+    "group_by_user",
+    "history_blocks",
+    "item_totals",
+    "last_session",
+    "merge_users",
+]
+
+Bools = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Cursor:
+    """How far one partition is applied, and what the next record of it is judged by."""
+
+    partition: int
+    next_offset: int = 0
+    clock: int = 0
+    closed: int = 0
+    end_of_run: bool = False
+    ratings: int = 0
+    duplicates: int = 0
+    late: int = 0
+    invalid: int = 0
+    emitted: int = 0
+    published_ms: int = 0
+    last_ids: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Accepted:
+    """Ratings that count, as columns of shape (n,), in log order per partition."""
+
+    partition: Int64s
+    user_id: Int64s
+    movie_id: Int64s
+    half_stars: Int64s
+    timestamp: Int64s
+    late: Bools
+
+    def __len__(self) -> int:
+        return len(self.timestamp)
+
+    @staticmethod
+    def concat(parts: list[Accepted]) -> Accepted:
+        if len(parts) == 1:
+            return parts[0]
+        return Accepted(
+            *(
+                np.concatenate([getattr(part, name) for part in parts])
+                for name in ("partition", "user_id", "movie_id", "half_stars", "timestamp", "late")
+            )
+        )
+
+
+def _max_before(values: Int64s, initial: int) -> Int64s:
+    """For each position the maximum of ``initial`` and all values before it."""
+    return np.maximum.accumulate(np.concatenate(([initial], values)))[:-1]
+
+
+def _duplicates(batch: RatingBatch, last_ids: dict[str, int]) -> tuple[Bools, dict[str, int]]:
+    """Ratings whose id is not above the last one of their source, and the last ids after this batch."""
+    duplicate = np.zeros(len(batch), bool)
+    after = dict(last_ids)
+    for code, name in enumerate(batch.sources):
+        of_source = batch.source == code
+        whole = bool(of_source.all())
+        ids = batch.event_id if whole else batch.event_id[of_source]
+        if not len(ids):
+            continue
+        before = _max_before(ids, last_ids.get(name, NO_IDENTITY))
+        duplicate[slice(None) if whole else of_source] = ids <= before
+        after[name] = max(int(before[-1]), int(ids[-1]))
+    return duplicate, after
+
+
+def _closed_before(batch: RatingBatch, closed: int) -> Int64s:
+    """For each rating the event time of the last boundary tick that stands before it, ``closed`` where none does."""
+    position, time = batch.tick_position[batch.tick_boundary], batch.tick_time[batch.tick_boundary]
+    reached = np.maximum.accumulate(np.concatenate(([closed], time)))
+    return reached[np.searchsorted(position, np.arange(len(batch)), side="right")]
+
+
+def accept(batch: RatingBatch, cursor: Cursor, *, lateness_s: int) -> tuple[Accepted, Cursor, list[InvalidRecord]]:
+    """The ratings of ``batch`` that count, the cursor after it, and its invalid records.
+
+    A batch that ends at or before the cursor gives nothing; of one that straddles it, only what lies beyond counts.
+    Offsets may have gaps. A rating is late if it lies more than ``lateness_s`` before the last boundary tick in front
+    of it; it counts all the same, and is flagged.
+    """
+    if batch.next_offset <= cursor.next_offset:
+        return _take(batch, np.zeros(len(batch), bool), np.zeros(len(batch), bool)), cursor, []
+    new = batch.offset >= cursor.next_offset
+    duplicate, last_ids = _duplicates(batch, cursor.last_ids)
+    duplicate &= new
+    counts = new & ~duplicate
+    late = batch.timestamp < _closed_before(batch, cursor.closed) - lateness_s
+    invalid = [record for record in batch.invalid if record.offset >= cursor.next_offset]
+    boundary = batch.tick_time[batch.tick_boundary]
+    after = replace(
+        cursor,
+        next_offset=batch.next_offset,
+        clock=int(batch.tick_time.max(initial=cursor.clock)),
+        closed=int(boundary.max(initial=cursor.closed)),
+        end_of_run=cursor.end_of_run or batch.end_of_run,
+        ratings=cursor.ratings + int(counts.sum()),
+        duplicates=cursor.duplicates + int(duplicate.sum()),
+        late=cursor.late + int((late & counts).sum()),
+        invalid=cursor.invalid + len(invalid),
+        emitted=cursor.emitted + len(invalid),
+        published_ms=batch.published_ms,
+        last_ids=last_ids,
+    )
+    return _take(batch, counts, late), after, invalid
+
+
+def _take(batch: RatingBatch, keep: Bools, late: Bools) -> Accepted:
+    chosen = slice(None) if keep.all() else keep
+    user_id = batch.user_id[chosen]
+    return Accepted(
+        partition=np.full(len(user_id), batch.partition, np.int64),
+        user_id=user_id,
+        movie_id=batch.movie_id[chosen],
+        half_stars=batch.half_stars[chosen],
+        timestamp=batch.timestamp[chosen],
+        late=late[chosen],
+    )
+
+
+def _starts(sorted_keys: Int64s) -> Int64s:
+    """Where each run of equal keys begins."""
+    return np.flatnonzero(np.concatenate(([True], sorted_keys[1:] != sorted_keys[:-1])))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class BucketSums:
+    """Counts and half-star sums per (bucket, movie, partition), sorted by them; columns of shape (n,)."""
+
+    bucket: Int64s
+    movie_id: Int64s
+    partition: Int64s
+    n: Int64s
+    half_stars: Int64s
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ItemTotals:
+    """All-time sums per (movie, partition), sorted by them; columns of shape (n,)."""
+
+    movie_id: Int64s
+    partition: Int64s
+    n: Int64s
+    half_stars: Int64s
+    first_rated: Int64s
+    last_rated: Int64s
+
+
+def bucket_sums(ratings: Accepted) -> tuple[BucketSums, BucketSums]:
+    """Sums per hour and per day.
+
+    Hour, movie and partition are packed into one int64 to sort by: hours since the first one of the batch and movie
+    codes are small, so they fit whatever the ids are.
+    """
+    movies, movie_code = np.unique(ratings.movie_id, return_inverse=True)
+    partitions, partition_code = np.unique(ratings.partition, return_inverse=True)
+    place = movie_code * len(partitions) + partition_code
+    places = len(movies) * len(partitions)
+
+    def sums(bucket: Int64s) -> BucketSums:
+        first = int(bucket.min())
+        key = (bucket - first) * places + place
+        order = np.argsort(key, kind="stable")
+        ordered = key[order]
+        start = _starts(ordered)
+        distinct = ordered[start]
+        at = distinct % places
+        return BucketSums(
+            bucket=distinct // places + first,
+            movie_id=movies[at // len(partitions)],
+            partition=partitions[at % len(partitions)],
+            n=np.diff(start, append=len(key)),
+            half_stars=np.add.reduceat(ratings.half_stars[order], start),
+        )
+
+    return sums(ratings.timestamp // HOUR_S), sums(ratings.timestamp // DAY_S)
+
+
+def item_totals(ratings: Accepted) -> ItemTotals:
+    """All-time sums that ``ratings`` add to each movie."""
+    order = np.lexsort((ratings.partition, ratings.movie_id))
+    movie, partition = ratings.movie_id[order], ratings.partition[order]
+    changed = np.concatenate(([True], (movie[1:] != movie[:-1]) | (partition[1:] != partition[:-1])))
+    start = np.flatnonzero(changed)
+    timestamp = ratings.timestamp[order]
+    return ItemTotals(
+        movie_id=movie[start],
+        partition=partition[start],
+        n=np.diff(start, append=len(order)),
+        half_stars=np.add.reduceat(ratings.half_stars[order], start),
+        first_rated=np.minimum.reduceat(timestamp, start),
+        last_rated=np.maximum.reduceat(timestamp, start),
+    )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class UserTotals:
+    """One row per (user, partition), as in the ``users`` table; columns of shape (n,)."""
+
+    user_id: Int64s
+    partition: Int64s
+    n: Int64s
+    half_stars: Int64s
+    first_rated: Int64s
+    last_rated: Int64s
+    session_start: Int64s
+    session_n: Int64s
+
+
+def last_session(timestamps: Int64s, session_gap_s: int) -> tuple[int, int]:
+    """Start and number of ratings of the session that ends last: ratings with gaps under ``session_gap_s``.
+
+    >>> last_session(np.array([10, 5000, 5100]), session_gap_s=1800)
+    (5000, 2)
+    """
+    ordered = np.sort(timestamps)
+    breaks = np.flatnonzero(np.diff(ordered) >= session_gap_s)
+    start = int(breaks[-1]) + 1 if len(breaks) else 0
+    return int(ordered[start]), len(ordered) - start
+
+
+def group_by_user(ratings: Accepted, session_gap_s: int) -> tuple[UserTotals, Int64s, Int64s]:
+    """What ``ratings`` hold of each (user, partition), the ratings' order by it, and where each group starts in it.
+
+    Within a group the order is log order. The session is the last one within these ratings alone.
+    """
+    order = np.lexsort((ratings.partition, ratings.user_id))
+    user, partition = ratings.user_id[order], ratings.partition[order]
+    changed = np.concatenate(([True], (user[1:] != user[:-1]) | (partition[1:] != partition[:-1])))
+    start = np.flatnonzero(changed)
+    n = np.diff(start, append=len(order))
+    timestamp = ratings.timestamp[order]
+    group = np.repeat(np.arange(len(start)), n)
+    if bool(((timestamp[1:] < timestamp[:-1]) & ~changed[1:]).any()):
+        timestamp = timestamp[np.lexsort((timestamp, group))]
+    opens = changed.copy()
+    opens[1:] |= np.diff(timestamp) >= session_gap_s
+    opening = np.flatnonzero(opens)
+    end = start + n
+    session_at = opening[np.searchsorted(opening, end, side="left") - 1]
+    totals = UserTotals(
+        user_id=user[start],
+        partition=partition[start],
+        n=n,
+        half_stars=np.add.reduceat(ratings.half_stars[order], start),
+        first_rated=timestamp[start],
+        last_rated=timestamp[end - 1],
+        session_start=timestamp[session_at],
+        session_n=end - session_at,
+    )
+    return totals, order, start
+
+
+def merge_users(stored: UserTotals, known: Bools, added: UserTotals, session_gap_s: int) -> tuple[UserTotals, Int64s]:
+    """Stored rows plus what was added, and the positions whose session must be worked out from their history.
+
+    ``stored`` is aligned with ``added``; where ``known`` is False there is no stored row. Sessions are defined in event
+    time, so ratings that reach back into the stored session (or close to it) need the history to be placed.
+    """
+    in_order = added.first_rated >= stored.last_rated
+    apart = stored.session_start - added.last_rated >= session_gap_s
+    joins = in_order & (added.first_rated - stored.last_rated < session_gap_s) & (added.session_n == added.n)
+    keeps = ~in_order & apart
+    start = np.where(joins | keeps, stored.session_start, added.session_start)
+    session_n = np.where(joins, stored.session_n + added.session_n, np.where(keeps, stored.session_n, added.session_n))
+
+    def where_known(merged: Int64s, alone: Int64s) -> Int64s:
+        return np.where(known, merged, alone)
+
+    merged = UserTotals(
+        user_id=added.user_id,
+        partition=added.partition,
+        n=where_known(stored.n + added.n, added.n),
+        half_stars=where_known(stored.half_stars + added.half_stars, added.half_stars),
+        first_rated=where_known(np.minimum(stored.first_rated, added.first_rated), added.first_rated),
+        last_rated=where_known(np.maximum(stored.last_rated, added.last_rated), added.last_rated),
+        session_start=where_known(start, added.session_start),
+        session_n=where_known(session_n, added.session_n),
+    )
+    return merged, np.flatnonzero(known & ~in_order & ~apart)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class HistoryBlocks:
+    """Bytes to append to history blocks: ``data[start[i]:start[i + 1]]`` to block ``block[i]`` of group ``group[i]``.
+
+    ``start`` has one entry more than there are appends, in bytes.
+    """
+
+    group: Int64s
+    block: Int64s
+    start: Int64s
+    data: bytes
+
+
+def history_blocks(ratings: Accepted, order: Int64s, start: Int64s, n_before: Int64s) -> HistoryBlocks:
+    """What to append for each group of :func:`group_by_user`, whose history already holds ``n_before`` ratings."""
+    packed = np.empty(len(order), HISTORY_DTYPE)
+    packed["timestamp"] = ratings.timestamp[order]
+    packed["movie_id"] = ratings.movie_id[order]
+    packed["half_stars"] = ratings.half_stars[order]
+    packed["late"] = ratings.late[order]
+    n = np.diff(start, append=len(order))
+    group = np.repeat(np.arange(len(start)), n)
+    rank = np.arange(len(order)) - np.repeat(start, n)
+    block = (np.repeat(n_before, n) + rank) // HISTORY_BLOCK_SIZE
+    cut = np.flatnonzero(np.concatenate(([True], (group[1:] != group[:-1]) | (block[1:] != block[:-1]))))
+    return HistoryBlocks(
+        group=group[cut],
+        block=block[cut],
+        start=np.append(cut, len(order)) * HISTORY_DTYPE.itemsize,
+        data=packed.tobytes(),
+    )

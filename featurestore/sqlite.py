@@ -1,0 +1,143 @@
+"""SQLite behind the feature store: how connections are opened, what its errors mean, and writing many rows fast."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from sqlalchemy.dialects import sqlite
+from sqlalchemy.schema import CreateIndex, CreateTable
+
+from featurestore.schema import SCHEMA_VERSION, metadata
+from streams.errors import ConfigError, StoreError, StoreUnavailable
+from streams.records import Int64s
+
+__all__ = ["connect_reader", "connect_writer", "database_path", "insert_rows", "store_errors", "transaction"]
+
+_ROWS_PER_STATEMENT = 400
+"""Many rows to a statement: measured 2.5 times the rows per second of one row each, and the GIL is free meanwhile."""
+
+_BUSY_TIMEOUT_S = 5.0
+_REBUILD = "`streamlens worker --rebuild` recomputes it from the log"
+
+
+def database_path(url: str) -> Path:
+    """The file behind ``sqlite:///PATH``. Raises ConfigError for any other URL."""
+    prefix = "sqlite:///"
+    if not url.startswith(prefix) or not url.removeprefix(prefix):
+        raise ConfigError(f"store URL: expected sqlite:///PATH/features.db, found {url!r}")
+    return Path(url.removeprefix(prefix))
+
+
+@contextmanager
+def store_errors(path: Path) -> Iterator[None]:
+    """Turn what SQLite raises into the store's errors, each with the next step."""
+    try:
+        yield
+    except sqlite3.DatabaseError as error:
+        name = getattr(error, "sqlite_errorname", "")
+        if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
+            raise StoreUnavailable(f"feature store {path}: locked by another process; close what holds it") from error
+        if name == "SQLITE_FULL":
+            raise StoreUnavailable(
+                f"feature store {path}: disk full; free space, then start the worker again"
+            ) from error
+        if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
+            raise StoreError(f"feature store {path}: not a healthy SQLite database ({error}); {_REBUILD}") from error
+        if name.startswith(("SQLITE_IOERR", "SQLITE_CANTOPEN", "SQLITE_READONLY")):
+            hint = "check that its folder exists and can be written"
+            raise StoreUnavailable(f"feature store {path}: cannot be read or written ({error}); {hint}") from error
+        raise
+
+
+@contextmanager
+def transaction(connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
+    """BEGIN IMMEDIATE, then COMMIT, or ROLLBACK when anything is raised."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield connection
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:  # on a full disk SQLite rolls back by itself
+            connection.execute("ROLLBACK")
+        raise
+
+
+def connect_writer(path: Path) -> sqlite3.Connection:
+    """A connection that writes: WAL, so that readers never wait for it, and the tables are there.
+
+    ``synchronous=NORMAL``: a power cut may take the last transactions, never part of one; the log still has them.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreUnavailable(f"feature store {path}: its folder cannot be made ({error})") from error
+    with store_errors(path):
+        connection = sqlite3.connect(path, timeout=_BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
+        for pragma in (
+            "journal_mode = wal",
+            "synchronous = normal",
+            "cache_size = -32768",
+            "wal_autocheckpoint = 4000",
+            "journal_size_limit = 67108864",
+            "temp_store = memory",
+        ):
+            connection.execute(f"PRAGMA {pragma}")
+        _create_tables(connection)
+    _check_version(path, connection)
+    return connection
+
+
+def connect_reader(path: Path) -> sqlite3.Connection:
+    """A read-only connection. Raises StoreError when there is no store yet, or one of another version."""
+    if not path.exists():
+        raise StoreError(f"feature store {path}: not there yet; start `streamlens worker` to build it from the log")
+    with store_errors(path):
+        uri = f"{path.absolute().as_uri()}?mode=ro"
+        connection = sqlite3.connect(
+            uri, uri=True, timeout=_BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
+        )
+        connection.execute("PRAGMA cache_size = -8192")
+        connection.execute("PRAGMA mmap_size = 268435456")
+    _check_version(path, connection)
+    return connection
+
+
+def _create_tables(connection: sqlite3.Connection) -> None:
+    dialect = sqlite.dialect()
+    with transaction(connection):
+        for table in metadata.sorted_tables:
+            connection.execute(str(CreateTable(table, if_not_exists=True).compile(dialect=dialect)))
+            for index in table.indexes:
+                connection.execute(str(CreateIndex(index, if_not_exists=True).compile(dialect=dialect)))
+        connection.execute("INSERT OR IGNORE INTO meta VALUES ('schema_version', ?)", (str(SCHEMA_VERSION),))
+
+
+def _check_version(path: Path, connection: sqlite3.Connection) -> None:
+    with store_errors(path):
+        try:
+            row = connection.execute("SELECT value FROM meta WHERE key = 'schema_version'").fetchone()
+        except sqlite3.OperationalError as error:
+            if "no such table" not in str(error):
+                raise
+            row = None
+    if row is None or row[0] != str(SCHEMA_VERSION):
+        found = row[0] if row else "none"
+        raise StoreError(f"feature store {path}: expected schema version {SCHEMA_VERSION}, found {found}; {_REBUILD}")
+
+
+def insert_rows(connection: sqlite3.Connection, table: str, columns: list[Int64s], conflict: str = "") -> None:
+    """Insert integer rows given as columns, many to a statement; ``conflict`` is the clause after the values."""
+    width = len(columns)
+    rows = np.stack(columns, axis=1)
+    whole = len(rows) // _ROWS_PER_STATEMENT * _ROWS_PER_STATEMENT
+    one = "(" + ",".join("?" * width) + ")"
+    if whole:
+        values = ",".join([one] * _ROWS_PER_STATEMENT)
+        many = rows[:whole].reshape(-1, _ROWS_PER_STATEMENT * width).tolist()
+        connection.executemany(f"INSERT INTO {table} VALUES {values} {conflict}", many)
+    if whole < len(rows):
+        connection.executemany(f"INSERT INTO {table} VALUES {one} {conflict}", rows[whole:].tolist())

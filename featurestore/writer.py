@@ -1,0 +1,261 @@
+"""Writing features with exactly-once effect: views, outgoing records and applied offsets change in one transaction.
+
+The transaction begins with an update of the applied offset that names the writer's own epoch and the offset it
+expects. A writer that was replaced, or whose memory is not what the store holds, changes no row and is refused.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from operator import attrgetter
+from typing import NamedTuple, Self
+
+import msgspec
+
+from featurestore.aggregate import Accepted, Cursor, accept
+from featurestore.sqlite import connect_writer, database_path, store_errors, transaction
+from featurestore.views import Views
+from streams.batch import InvalidRecord, RatingBatch
+from streams.bus import OffsetRange, TopicInfo
+from streams.errors import ConfigError, LogReplaced, StoreAheadOfLog, WriterFenced
+from streams.events import DEADLETTER
+from streams.records import TopicPartition
+
+__all__ = ["AppliedBatch", "FeatureWriter", "OutboxRow"]
+
+_REBUILD = "`streamlens worker --rebuild` recomputes the store from the log"
+
+
+class OutboxRow(NamedTuple):
+    """A record to publish; ``id`` orders the rows."""
+
+    id: int
+    topic: str
+    key: bytes | None
+    value: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class AppliedBatch:
+    """What one transaction did: how many ratings counted, were duplicate, late (and counted), and invalid."""
+
+    ratings: int
+    duplicates: int
+    late: int
+    invalid: int
+
+
+class FeatureWriter:
+    """The one writer of an agent's features for the partitions it holds.
+
+    Not thread-safe: one thread at a time. ``wall_ms`` gives the wall time in milliseconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        agent: str,
+        topic: str,
+        run_id: str = "",
+        lateness_s: int = 86_400,
+        session_gap_s: int = 1_800,
+        wall_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+    ) -> None:
+        self.path = database_path(url)
+        self.agent = agent
+        self.topic = topic
+        self.run_id = run_id
+        self.lateness_s = lateness_s
+        self.session_gap_s = session_gap_s
+        self._wall_ms = wall_ms
+        self._cursors: dict[int, Cursor] = {}
+        self._epochs: dict[int, int] = {}
+        self._connection = connect_writer(self.path)
+        try:
+            self._keep_settings({"lateness_s": lateness_s, "session_gap_s": session_gap_s})
+        except BaseException:
+            self._connection.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def _keep_settings(self, settings: Mapping[str, int]) -> None:
+        """A store is built with one lateness bound and one session gap: other ones would give other views."""
+        with store_errors(self.path):
+            for key, value in settings.items():
+                self._connection.execute("INSERT OR IGNORE INTO meta VALUES (?, ?)", (key, str(value)))
+                (kept,) = self._connection.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+                if kept != str(value):
+                    raise ConfigError(
+                        f"feature store {self.path}: built with {key} = {kept}, asked for {value}; "
+                        f"set {key} = {kept}, or {_REBUILD}"
+                    )
+
+    # Taking partitions over
+
+    def assign(self, log: TopicInfo, ranges: Mapping[TopicPartition, OffsetRange]) -> dict[TopicPartition, int]:
+        """Become the writer of these partitions; returns the offset each goes on from.
+
+        Raises LogReplaced when the log is not the one the store was built from, StoreAheadOfLog when it ends before
+        what the store has applied; nothing is changed then.
+        """
+        with store_errors(self.path), transaction(self._connection) as connection:
+            taken = [self._take_over(connection, log, tp, held) for tp, held in ranges.items()]
+        for epoch, cursor in taken:
+            self._epochs[cursor.partition], self._cursors[cursor.partition] = epoch, cursor
+        return {tp: self._cursors[tp.partition].next_offset for tp in ranges}
+
+    def _take_over(
+        self, connection: sqlite3.Connection, log: TopicInfo, tp: TopicPartition, held: OffsetRange
+    ) -> tuple[int, Cursor]:
+        where = (self.agent, self.topic, tp.partition)
+        row = connection.execute(
+            "INSERT INTO applied (agent, topic, partition, log_id, epoch) VALUES (?, ?, ?, ?, 1)"
+            " ON CONFLICT DO UPDATE SET epoch = epoch + 1"
+            " RETURNING log_id, epoch, next_offset, clock, closed, end_of_run,"
+            " ratings, duplicates, late, invalid, emitted, published_ms",
+            (*where, log.log_id),
+        ).fetchone()
+        log_id, epoch, next_offset, clock, closed, end_of_run, *counters = row
+        if log_id != log.log_id:
+            raise LogReplaced(
+                f"feature store {self.path}: built from log {log_id} of topic {self.topic}, found log {log.log_id}; "
+                f"if the new log is right, {_REBUILD}"
+            )
+        if next_offset > held.end:
+            raise StoreAheadOfLog(
+                f"feature store {self.path}: applied {self.topic}/{tp.partition} up to offset {next_offset}, "
+                f"but the log ends at {held.end}; {_REBUILD}"
+            )
+        ids = connection.execute(
+            "SELECT source, event_id FROM sources WHERE agent = ? AND topic = ? AND partition = ?", where
+        )
+        ratings, duplicates, late, invalid, emitted, published_ms = counters
+        cursor = Cursor(
+            partition=tp.partition,
+            next_offset=next_offset,
+            clock=clock,
+            closed=closed,
+            end_of_run=bool(end_of_run),
+            ratings=ratings,
+            duplicates=duplicates,
+            late=late,
+            invalid=invalid,
+            emitted=emitted,
+            published_ms=published_ms,
+            last_ids=dict(ids.fetchall()),
+        )
+        return epoch, cursor
+
+    @property
+    def cursors(self) -> dict[int, Cursor]:
+        """How far each held partition is applied."""
+        return dict(self._cursors)
+
+    # Applying
+
+    def apply(self, batches: Sequence[RatingBatch]) -> AppliedBatch:
+        """Apply batches in one transaction; what is already applied is skipped.
+
+        Raises WriterFenced when another writer has taken over, StoreUnavailable when the store cannot be written for
+        now; then nothing has changed and the same call may be made again.
+        """
+        cursors = dict(self._cursors)
+        parts: list[Accepted] = []
+        letters: list[tuple[bytes, bytes]] = []
+        for batch in batches:
+            before = cursors[batch.partition]
+            accepted, after, invalid = accept(batch, before, lateness_s=self.lateness_s)
+            cursors[batch.partition] = after
+            parts.append(accepted)
+            letters += self._dead_letters(batch, before, invalid)
+        changed = [p for p, cursor in cursors.items() if cursor is not self._cursors[p]]
+        before_all = [self._cursors[p] for p in changed]
+        if changed:
+            ratings = Accepted.concat(parts)
+            views = Views.of(ratings, self.session_gap_s) if len(ratings) else None
+            with store_errors(self.path), transaction(self._connection) as connection:
+                self._move_cursors(connection, [cursors[p] for p in changed])
+                if views is not None:
+                    views.write(connection, self.session_gap_s)
+                rows = [(self.agent, DEADLETTER, key, value) for key, value in letters]
+                connection.executemany("INSERT INTO outbox (agent, topic, record_key, value) VALUES (?, ?, ?, ?)", rows)
+            self._cursors = cursors
+        return _difference(before_all, [cursors[p] for p in changed])
+
+    def _dead_letters(
+        self, batch: RatingBatch, before: Cursor, invalid: Iterable[InvalidRecord]
+    ) -> list[tuple[bytes, bytes]]:
+        source = f"{self.run_id}/{self.agent}/{batch.topic}/{batch.partition}"
+        letters = []
+        for event_id, record in enumerate(invalid, before.emitted + 1):
+            letter = msgspec.structs.replace(
+                record.dead_letter(batch.topic, batch.partition), source=source, event_id=event_id
+            )
+            key = f"{batch.topic}/{batch.partition}/{record.offset}".encode()
+            letters.append((key, msgspec.json.encode(letter)))
+        return letters
+
+    def _move_cursors(self, connection: sqlite3.Connection, cursors: list[Cursor]) -> None:
+        now_ms = self._wall_ms()
+        for after in cursors:
+            before = self._cursors[after.partition]
+            epoch = self._epochs[after.partition]
+            moved = connection.execute(
+                "UPDATE applied SET next_offset = ?, clock = ?, closed = ?, end_of_run = ?, ratings = ?,"
+                " duplicates = ?, late = ?, invalid = ?, emitted = ?, published_ms = ?, applied_ms = ?"
+                " WHERE agent = ? AND topic = ? AND partition = ? AND epoch = ? AND next_offset = ?",
+                (
+                    *(after.next_offset, after.clock, after.closed, after.end_of_run, after.ratings),
+                    *(after.duplicates, after.late, after.invalid, after.emitted, after.published_ms, now_ms),
+                    *(self.agent, self.topic, after.partition, epoch, before.next_offset),
+                ),
+            )
+            if moved.rowcount != 1:
+                raise WriterFenced(
+                    f"feature store {self.path}: another worker took over {self.topic}/{after.partition} "
+                    f"(this one held epoch {epoch} at offset {before.next_offset}); stop this worker"
+                )
+            connection.executemany(
+                "INSERT INTO sources VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET event_id = excluded.event_id",
+                [
+                    (self.agent, self.topic, after.partition, source, event_id)
+                    for source, event_id in after.last_ids.items()
+                    if before.last_ids.get(source) != event_id
+                ],
+            )
+
+    # The outbox
+
+    def outbox(self, limit: int = 1_000) -> list[OutboxRow]:
+        """The oldest records that are still to be published."""
+        with store_errors(self.path):
+            rows = self._connection.execute(
+                "SELECT id, topic, record_key, value FROM outbox WHERE agent = ? ORDER BY id LIMIT ?",
+                (self.agent, limit),
+            )
+            return [OutboxRow(*row) for row in rows.fetchall()]
+
+    def published(self, last_id: int) -> None:
+        """Forget the outbox rows up to ``last_id``: the bus has acknowledged them."""
+        with store_errors(self.path), transaction(self._connection) as connection:
+            connection.execute("DELETE FROM outbox WHERE agent = ? AND id <= ?", (self.agent, last_id))
+
+
+def _difference(before: list[Cursor], after: list[Cursor]) -> AppliedBatch:
+    def gained(name: str) -> int:
+        value = attrgetter(name)
+        return int(sum(map(value, after)) - sum(map(value, before)))
+
+    return AppliedBatch(gained("ratings"), gained("duplicates"), gained("late"), gained("invalid"))
