@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -15,7 +16,10 @@ import numpy.typing as npt
 
 from streams.records import Int64s
 
-__all__ = ["Dataset", "Movie", "Ratings"]
+__all__ = ["DEFAULT_DATASET", "Dataset", "Movie", "Ratings", "open_dataset"]
+
+DEFAULT_DATASET = "ml-latest-small"
+"""The ratings that come with a checkout; they are no part of wheel or image."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -69,8 +73,30 @@ class Dataset(Protocol):
         """Event time of the rating at ``position`` in the total order."""
         ...
 
+    def position_of(self, timestamp: int) -> int:
+        """How many ratings are before ``timestamp``: the position of the first one at or after it."""
+        ...
+
     def chunks(self, *, start: int = 0, size: int = 100_000) -> Iterator[Ratings]:
         """The ratings from position ``start`` on, in the total order, at most ``size`` at a time."""
         ...
 
     def movies(self) -> dict[int, Movie]: ...
+
+
+def open_dataset(name: str = DEFAULT_DATASET) -> Dataset:
+    """The dataset behind ``name``.
+
+    name: a MovieLens folder; "ml-latest-small", found in ``data/`` of the working directory or of the checkout;
+    or "synthetic", with options behind a colon: "synthetic:users=1000,ratings=200000,movies=5000,seed=7".
+    Raises DataError for a folder that is not one, ConfigError for options that cannot be used.
+    """
+    kind, _, options = name.partition(":")
+    if kind == "synthetic":
+        from streams.synthetic import SyntheticDataset, parse_options
+
+        return SyntheticDataset(parse_options(options))
+    from streams.movielens import MovieLensFolder, find_bundled
+
+    path = Path(name).expanduser()
+    return MovieLensFolder(find_bundled() if name == DEFAULT_DATASET and not path.exists() else path)
