@@ -1,0 +1,383 @@
+"""Faust on the embedded bus: the transport behind ``broker="memory://NAME"`` and ``broker="sqlite:///PATH/bus.db"``.
+
+Registered through the ``faust.transports`` entry points. A consumer is the one live member of the group named by the
+app's id and gets every partition; its rebalances happen at start and when topics are added. The log keeps no headers.
+Faust tables are refused: nothing would restore them, state belongs in the feature store.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Iterable, Mapping
+from typing import Any
+
+from faust.transport import base
+from faust.types import TP, ConsumerMessage, HeadersArg, RecordMetadata
+from mode.utils.times import Seconds, want_seconds
+from yarl import URL
+
+from streams.app import BatchedApp
+from streams.bus import Bus, TopicSpec, open_bus
+from streams.bus import Consumer as Reader
+from streams.bus import Producer as Writer
+from streams.bus import RecordMetadata as Written
+from streams.delivery import MAX_BATCH_RECORDS, BatchedDelivery, Fetched, Record
+from streams.errors import BusUnavailable, ConfigError, UnknownTopic
+from streams.murmur2 import partition_for
+from streams.records import TopicPartition
+
+__all__ = ["Consumer", "Producer", "Transport", "bus_url"]
+
+LARGE_FETCH_RECORDS = 1_000
+"""A fetch of this many records is followed by the next at once."""
+
+PARTIAL_FETCH_S = 0.02
+"""How long a fetch waits while some partitions are held back by a slow agent: they may be wanted again any moment."""
+
+
+def bus_url(url: URL) -> str:
+    """The URL as ``open_bus`` reads it; Faust's own form of it has lost slashes.
+
+    >>> bus_url(URL("memory://")), bus_url(URL("sqlite:///var/bus.db")), bus_url(URL("sqlite:////srv/my runs/bus.db"))
+    ('memory://', 'sqlite:///var/bus.db', 'sqlite:////srv/my runs/bus.db')
+    """
+    return f"{url.scheme}://{url.raw_authority}{url.path}"
+
+
+class Transport(base.Transport):
+    """One bus for the consumer and the producer of an app, open while one of them runs."""
+
+    default_port = 0
+    driver_version = "streamlens"
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.partitions: dict[str, int] = {}
+        self._bus: Bus | None = None
+        self._users = 0
+
+    @property
+    def bus(self) -> Bus:
+        """The open bus."""
+        assert self._bus is not None, "the transport's consumer or producer has not started"
+        return self._bus
+
+    async def open(self) -> Bus:
+        """Take the bus into use; each call needs one of :meth:`close`."""
+        self._users += 1
+        if self._bus is None:
+            self._bus = open_bus(bus_url(self.url[0]))
+            await self._bus.__aenter__()
+        await self.refresh()
+        return self._bus
+
+    async def close(self) -> None:
+        """Give the bus back; the last user closes it."""
+        self._users -= 1
+        if self._users == 0 and self._bus is not None:
+            bus, self._bus = self._bus, None
+            await bus.close()
+
+    async def refresh(self) -> None:
+        """Read the topics' partition counts anew."""
+        self.partitions = {name: info.partitions for name, info in (await self.bus.topics()).items()}
+
+    def key_partition(self, topic: str, key: bytes | None) -> int:
+        """The partition of ``key``, as every Kafka client chooses it. Raises UnknownTopic."""
+        if topic not in self.partitions:
+            raise UnknownTopic(f"expected an existing topic, found {topic!r}; known: {sorted(self.partitions)}")
+        return partition_for(key, self.partitions[topic]) if key is not None else 0
+
+    async def create_topic(self, topic: str, partitions: int, retention_s: float | None) -> None:
+        """Create the topic unless it exists, whatever its partition count: as a Kafka broker does."""
+        await self.refresh()
+        if topic not in self.partitions:
+            retention_ms = None if retention_s is None else int(retention_s * 1000)
+            await self.bus.create_topics(TopicSpec(topic, partitions, retention_ms))
+            await self.refresh()
+
+
+class LogConsumer(base.Consumer):
+    """Faust's consumer over a bus consumer."""
+
+    transport: Transport
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._reader: Reader | None = None
+        self._topics: tuple[str, ...] = ()
+        self._highwaters: dict[TP, int] = {}
+        self._fetching = asyncio.Lock()
+        self._generation = 0
+        self._next_fetch_at = 0.0
+
+    # -- life cycle and rebalance
+
+    async def on_start(self) -> None:
+        """Open the bus."""
+        await super().on_start()
+        await self.transport.open()
+
+    async def on_shutdown(self) -> None:
+        """After the last commit: leave the group, close the bus."""
+        await self._leave()
+        await self.transport.close()
+        await super().on_shutdown()
+
+    async def subscribe(self, topics: Iterable[str]) -> None:
+        """Start a rebalance. Faust waits inside it for this call to return, so it goes on in the background."""
+        if self.app.tables:
+            raise ConfigError(
+                f"expected no Faust tables on an embedded bus, found {sorted(self.app.tables)}: keep state in the "
+                "feature store, or run on Kafka"
+            )
+        self.add_future(self._rebalance(tuple(sorted(set(topics)))))
+
+    async def _rebalance(self, topics: tuple[str, ...]) -> None:
+        self.app.on_rebalance_start()
+        if self._reader is not None:
+            await self.on_partitions_revoked(self.assignment())
+        if self._reader is None or topics != self._topics:
+            async with self._fetching:
+                await self._leave()
+                self._reader = await self.transport.bus.consumer(*topics, group=self.app.conf.id)
+            self._topics = topics
+        await self.transport.refresh()
+        self._highwaters = await self.highwaters(*self.assignment())
+        self._generation += 1
+        self.app.consumer_generation_id = self._generation
+        await self.on_partitions_assigned(self.assignment(), self._generation)
+
+    async def _leave(self) -> None:
+        reader, self._reader = self._reader, None
+        if reader is not None:
+            await reader.close()
+
+    def assignment(self) -> set[TP]:
+        """Every partition of the subscribed topics: a group has one member."""
+        return set() if self._reader is None else {TP(*tp) for tp in self._reader.assignment}
+
+    def _joined(self) -> Reader:
+        assert self._reader is not None, "no partitions are assigned yet"
+        return self._reader
+
+    # -- reading
+
+    async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> dict[TP, Any]:
+        loop = asyncio.get_running_loop()
+        if (wait_s := self._next_fetch_at - loop.time()) > 0:
+            await asyncio.sleep(wait_s)
+        async with self._fetching:
+            reader = self._reader
+            if reader is None:
+                return {}
+            wanted = reader.assignment if active_partitions is None else _bus_tps(active_partitions)
+            batches = await reader.fetch(
+                timeout_s=timeout if wanted >= reader.assignment else min(timeout, PARTIAL_FETCH_S),
+                max_records=MAX_BATCH_RECORDS,
+                partitions=wanted,
+            )
+        # Small fetches are held apart: what arrives in between is one event of Faust's then, not many.
+        if 0 < sum(map(len, batches)) < LARGE_FETCH_RECORDS and isinstance(self.app, BatchedApp):
+            self._next_fetch_at = loop.time() + self.app.linger_s
+        return {TP(batch.topic, batch.partition): Fetched(batch) for batch in batches}
+
+    def _to_message(self, tp: TP, record: Record) -> ConsumerMessage:
+        return ConsumerMessage(
+            tp.topic,
+            tp.partition,
+            record.offset,
+            record.timestamp / 1000.0,
+            0,
+            None,
+            record.key,
+            record.value,
+            None,
+            tp=tp,
+            generation_id=self.app.consumer_generation_id,
+        )
+
+    async def position(self, tp: TP) -> int | None:
+        """The offset of the next record to fetch."""
+        return self._joined().position(TopicPartition(*tp))
+
+    def highwater(self, tp: TP) -> int:
+        """The end of the partition as last seen; Faust's monitor takes lag from it."""
+        return max(self._highwaters.get(tp, 0), self._joined().position(TopicPartition(*tp)))
+
+    async def highwaters(self, *partitions: TP) -> dict[TP, int]:
+        """The end of each partition."""
+        ends = await self._ranges(partitions)
+        return {tp: ends[tp][1] for tp in partitions}
+
+    async def earliest_offsets(self, *partitions: TP) -> dict[TP, int]:
+        """The oldest offset each partition still holds."""
+        ends = await self._ranges(partitions)
+        return {tp: ends[tp][0] for tp in partitions}
+
+    async def _ranges(self, partitions: Iterable[TP]) -> dict[TP, tuple[int, int]]:
+        ranges: dict[TP, tuple[int, int]] = {}
+        for topic in {tp.topic for tp in partitions}:
+            ranges.update({TP(*tp): (r.start, r.end) for tp, r in (await self.transport.bus.offsets(topic)).items()})
+        return ranges
+
+    # -- seeking and committing
+
+    async def seek_to_committed(self) -> Mapping[TP, int]:
+        """Go to the committed offsets, and to where ``consumer_auto_offset_reset`` says where there is none."""
+        reader = self._joined()
+        committed = await self.transport.bus.committed(self.app.conf.id)
+        found: dict[TP, int] = {}
+        for tp in reader.assignment:
+            if tp in committed:
+                reader.seek(tp, committed[tp])
+                found[TP(*tp)] = committed[tp]
+            elif self.app.conf.consumer_auto_offset_reset == "latest":
+                await reader.seek_to_end(tp)
+            else:
+                await reader.seek_to_beginning(tp)
+        return found
+
+    async def seek_wait(self, partitions: Mapping[TP, int]) -> None:
+        """Go to the given offsets."""
+        for tp, offset in partitions.items():
+            await self.seek(tp, offset)
+
+    async def seek_to_beginning(self, *partitions: TP) -> None:
+        """Go to the oldest offsets still held."""
+        for tp, offset in (await self.earliest_offsets(*partitions)).items():
+            await self.seek(tp, offset)
+
+    async def _seek(self, partition: TP, offset: int) -> None:
+        self._joined().seek(TopicPartition(*partition), offset)
+
+    async def _commit(self, offsets: Mapping[TP, int]) -> bool:
+        try:
+            await self._joined().commit({TopicPartition(*tp): offset for tp, offset in offsets.items()})
+        except BusUnavailable as error:
+            # A lost commit costs a redelivery at most; the next one covers it.
+            self.log.warning("Offsets not committed: %s", error)
+            return False
+        self._highwaters = await self.highwaters(*self.assignment())
+        return True
+
+    # -- topics
+
+    def _new_topicpartition(self, topic: str, partition: int) -> TP:
+        return TP(topic, partition)
+
+    def topic_partitions(self, topic: str) -> int | None:
+        """How many partitions the topic has; None for a topic that does not exist."""
+        return self.transport.partitions.get(topic)
+
+    def key_partition(self, topic: str, key: bytes | None, partition: int | None = None) -> int | None:
+        """The partition a record of ``key`` belongs to."""
+        return self.transport.key_partition(topic, key) if partition is None else partition
+
+    async def create_topic(
+        self, topic: str, partitions: int, replication: int, *, retention: Seconds | None = None, **_: Any
+    ) -> None:
+        """Create the topic unless it exists. Replication, compaction and other broker options mean nothing here."""
+        await self.transport.create_topic(topic, partitions, _retention_s(retention))
+
+
+class Consumer(BatchedDelivery, LogConsumer):
+    """The consumer of the embedded bus, with batched delivery."""
+
+
+class Producer(base.Producer):
+    """Faust's producer over a bus producer."""
+
+    transport: Transport
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._writer: Writer | None = None
+
+    async def on_start(self) -> None:
+        """Open the bus."""
+        await super().on_start()
+        bus = await self.transport.open()
+        self._writer = bus.producer(linger_ms=self.linger_ms)
+
+    async def on_shutdown(self) -> None:
+        """Close the bus, after everything that was sent is durable."""
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            await writer.close()
+            await self.transport.close()
+        await super().on_shutdown()
+
+    async def send(
+        self,
+        topic: str,
+        key: bytes | None,
+        value: bytes | None,
+        partition: int | None,
+        timestamp: float | None,
+        headers: HeadersArg | None,
+        *,
+        transactional_id: str | None = None,
+    ) -> Awaitable[RecordMetadata]:
+        """Queue one record; await the result for its offset. Waits while too much is pending."""
+        assert self._writer is not None, "the producer has not started"
+        timestamp_ms = None if timestamp is None else int(timestamp * 1000)
+        pending = await self._writer.send(topic, value or b"", key=key, partition=partition, timestamp_ms=timestamp_ms)
+        sent: asyncio.Future[RecordMetadata] = asyncio.get_running_loop().create_future()
+
+        def resolve(written: asyncio.Future[Written]) -> None:
+            if sent.done():
+                return
+            if written.cancelled():
+                sent.cancel()
+            elif error := written.exception():
+                sent.set_exception(error)
+            else:
+                where = written.result()
+                tp = TP(where.topic, where.partition)
+                sent.set_result(RecordMetadata(*tp, tp, where.offset, timestamp, 0))
+
+        pending.add_done_callback(resolve)
+        return sent
+
+    async def send_and_wait(
+        self,
+        topic: str,
+        key: bytes | None,
+        value: bytes | None,
+        partition: int | None,
+        timestamp: float | None,
+        headers: HeadersArg | None,
+        *,
+        transactional_id: str | None = None,
+    ) -> RecordMetadata:
+        """Publish one record and wait until it is durable."""
+        return await (await self.send(topic, key, value, partition, timestamp, headers))
+
+    async def flush(self) -> None:
+        """Wait until all that was sent is durable."""
+        await self.buffer.flush()
+        if self._writer is not None:
+            await self._writer.flush()
+
+    async def create_topic(
+        self, topic: str, partitions: int, replication: int, *, retention: Seconds | None = None, **_: Any
+    ) -> None:
+        """Create the topic unless it exists. Replication, compaction and other broker options mean nothing here."""
+        await self.transport.create_topic(topic, partitions, _retention_s(retention))
+
+    def key_partition(self, topic: str, key: bytes) -> TP:
+        """The partition a record of ``key`` belongs to."""
+        return TP(topic, self.transport.key_partition(topic, key))
+
+
+def _bus_tps(partitions: Iterable[TP]) -> frozenset[TopicPartition]:
+    return frozenset(TopicPartition(*tp) for tp in partitions)
+
+
+def _retention_s(retention: Seconds | None) -> float | None:
+    return None if retention is None else want_seconds(retention)
+
+
+Transport.Consumer = Consumer
+Transport.Producer = Producer
