@@ -43,12 +43,14 @@ class _Tables(TableManager):
 class BatchedApp(faust.App):
     """A Faust app whose topics may be batched, which stops at the first error, and which is run by :meth:`serve`.
 
+    broker: the bus URL, as ``open_bus`` takes it.
     start_offsets: where to start after an assignment, for stores that keep their own offsets; the group's committed
     offset then serves lag only.
     linger_s: how long small fetches are held apart (embedded bus), so that each carries more; 0 for none.
     drain_timeout_s: how long stopping waits for agents that have begun a batch.
     """
 
+    bus_url: str
     batched_topics: set[str]
     start_offsets: StartOffsets | None
     linger_s: float
@@ -58,11 +60,13 @@ class BatchedApp(faust.App):
         self,
         id: str,  # noqa: A002 (Faust's name)
         *,
+        broker: str,
         start_offsets: StartOffsets | None = None,
         linger_s: float = 0.006,
         drain_timeout_s: float = 10.0,
         **options: Any,
     ) -> None:
+        self.bus_url = broker
         self.batched_topics = set()
         self.start_offsets = start_offsets
         self.linger_s = linger_s
@@ -70,6 +74,7 @@ class BatchedApp(faust.App):
         self._fatal: BaseException | None = None
         defaults: dict[str, Any] = {
             "autodiscover": False,
+            "broker": broker,
             "broker_commit_interval": 1.0,
             "store": "memory://",
             "topic_disable_leader": True,

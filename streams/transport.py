@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Iterable, Mapping
 from typing import Any
 
 from faust.transport import base
-from faust.types import TP, ConsumerMessage, HeadersArg, RecordMetadata
+from faust.types import TP, AppT, ConsumerMessage, HeadersArg, RecordMetadata
 from mode.utils.times import Seconds, want_seconds
 from yarl import URL
 
@@ -26,7 +26,7 @@ from streams.errors import BusUnavailable, ConfigError, UnknownTopic
 from streams.murmur2 import partition_for
 from streams.records import TopicPartition
 
-__all__ = ["Consumer", "Producer", "Transport", "bus_url"]
+__all__ = ["Consumer", "Producer", "Transport"]
 
 LARGE_FETCH_RECORDS = 1_000
 """A fetch of this many records is followed by the next at once."""
@@ -35,13 +35,12 @@ PARTIAL_FETCH_S = 0.02
 """How long a fetch waits while some partitions are held back by a slow agent: they may be wanted again any moment."""
 
 
-def bus_url(url: URL) -> str:
-    """The URL as ``open_bus`` reads it; Faust's own form of it has lost slashes.
-
-    >>> bus_url(URL("memory://")), bus_url(URL("sqlite:///var/bus.db")), bus_url(URL("sqlite:////srv/my runs/bus.db"))
-    ('memory://', 'sqlite:///var/bus.db', 'sqlite:////srv/my runs/bus.db')
-    """
-    return f"{url.scheme}://{url.raw_authority}{url.path}"
+def _bus_url(app: AppT, url: URL) -> str:
+    if isinstance(app, BatchedApp):
+        return app.bus_url
+    # A plain Faust app has parsed the URL, which lost slashes and the case of a name.
+    path = url.path.rstrip("/")
+    return f"{url.scheme}://{url.raw_authority}{path}"
 
 
 class Transport(base.Transport):
@@ -66,7 +65,7 @@ class Transport(base.Transport):
         """Take the bus into use; each call needs one of :meth:`close`."""
         self._users += 1
         if self._bus is None:
-            self._bus = open_bus(bus_url(self.url[0]))
+            self._bus = open_bus(_bus_url(self.app, self.url[0]))
             await self._bus.__aenter__()
         await self.refresh()
         return self._bus
