@@ -37,7 +37,7 @@ def store_errors(path: Path) -> Iterator[None]:
     """Turn what SQLite raises into the store's errors, each with the next step."""
     try:
         yield
-    except sqlite3.DatabaseError as error:
+    except sqlite3.Error as error:
         name = getattr(error, "sqlite_errorname", "")
         if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
             raise StoreUnavailable(f"feature store {path}: locked by another process; close what holds it") from error
@@ -50,7 +50,7 @@ def store_errors(path: Path) -> Iterator[None]:
         if name.startswith(("SQLITE_IOERR", "SQLITE_CANTOPEN", "SQLITE_READONLY")):
             hint = "check that its folder exists and can be written"
             raise StoreUnavailable(f"feature store {path}: cannot be read or written ({error}); {hint}") from error
-        raise
+        raise StoreError(f"feature store {path}: {error}; {_REBUILD}") from error
 
 
 @contextmanager
@@ -101,7 +101,6 @@ def connect_reader(path: Path) -> sqlite3.Connection:
             uri, uri=True, timeout=_BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
         )
         connection.execute("PRAGMA cache_size = -8192")
-        connection.execute("PRAGMA mmap_size = 268435456")
     _check_version(path, connection)
     return connection
 

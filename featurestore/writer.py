@@ -20,7 +20,7 @@ from featurestore.sqlite import connect_writer, database_path, store_errors, tra
 from featurestore.views import Views
 from streams.batch import InvalidRecord, RatingBatch
 from streams.bus import OffsetRange, TopicInfo
-from streams.errors import ConfigError, LogReplaced, StoreAheadOfLog, WriterFenced
+from streams.errors import ConfigError, LogReplaced, StoreAheadOfLog, StoreError, WriterFenced
 from streams.events import DEADLETTER
 from streams.records import TopicPartition
 
@@ -75,6 +75,7 @@ class FeatureWriter:
         self._cursors: dict[int, Cursor] = {}
         self._epochs: dict[int, int] = {}
         self._connection = connect_writer(self.path)
+        self._inode = self.path.stat().st_ino
         try:
             self._keep_settings({"lateness_s": lateness_s, "session_gap_s": session_gap_s})
         except BaseException:
@@ -171,6 +172,7 @@ class FeatureWriter:
         Raises WriterFenced when another writer has taken over, StoreUnavailable when the store cannot be written for
         now; then nothing has changed and the same call may be made again.
         """
+        self._check_file()
         cursors = dict(self._cursors)
         parts: list[Accepted] = []
         letters: list[tuple[bytes, bytes]] = []
@@ -193,6 +195,18 @@ class FeatureWriter:
                 connection.executemany("INSERT INTO outbox (agent, topic, record_key, value) VALUES (?, ?, ?, ?)", rows)
             self._cursors = cursors
         return _difference(before_all, [cursors[p] for p in changed])
+
+    def _check_file(self) -> None:
+        """SQLite goes on writing to a file that was deleted or replaced, where nobody would ever read it."""
+        try:
+            if self.path.stat().st_ino == self._inode:
+                return
+        except FileNotFoundError:
+            pass
+        raise StoreError(
+            f"feature store {self.path}: the file was removed or replaced while in use; "
+            "start the worker again: it rebuilds what is missing from the log"
+        )
 
     def _dead_letters(
         self, batch: RatingBatch, before: Cursor, invalid: Iterable[InvalidRecord]

@@ -1,0 +1,165 @@
+"""Record batches into the feature store: retried while the store is away, taken apart when a record breaks the core.
+
+Errors of the store are waited out or stop the worker, and never touch a record. An error of decoding or of the pure
+core is tried three times, then the batch is bisected until the guilty record stands alone; it is dead-lettered, and
+everything around it is applied.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import numpy as np
+import structlog
+
+from featurestore.writer import AppliedBatch, FeatureWriter
+from streams.batch import InvalidRecord, RatingBatch, decode_ratings
+from streams.errors import StoreUnavailable, StreamLensError
+from streams.records import Int64s, RecordBatch
+
+__all__ = ["FeatureIngest", "IngestStats"]
+
+_TRIES = 3
+_FIRST_DELAY_S = 0.05
+_LONGEST_DELAY_S = 1.0
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True)
+class IngestStats:
+    """What the ingest has done since it started; latencies are of the last 100,000 records, in milliseconds."""
+
+    records: int = 0
+    ratings: int = 0
+    duplicates: int = 0
+    late: int = 0
+    invalid: int = 0
+    transactions: int = 0
+    store_errors: int = 0
+    waiting_for_store: str = ""
+    _latencies: deque[Int64s] = field(default_factory=deque)
+    _held: int = 0
+
+    def add(self, applied: AppliedBatch, batches: Sequence[RecordBatch], now_ms: int) -> None:
+        self.transactions += 1
+        self.ratings += applied.ratings
+        self.duplicates += applied.duplicates
+        self.late += applied.late
+        self.invalid += applied.invalid
+        for batch in batches:
+            self.records += len(batch)
+            self._latencies.append(now_ms - batch.timestamps_ms)
+            self._held += len(batch)
+        while self._held > 100_000 and len(self._latencies) > 1:
+            self._held -= len(self._latencies.popleft())
+
+    def take_latencies(self) -> Int64s:
+        """Publishing to stored, in milliseconds, of the records since the last call; clears them."""
+        taken = list(self._latencies)
+        self._latencies.clear()
+        self._held = 0
+        return np.concatenate(taken) if taken else np.zeros(0, np.int64)
+
+
+class FeatureIngest:
+    """Applies record batches of the ``ratings`` topic through a writer, on a thread of its own.
+
+    The event loop stays free for fetching and heartbeats meanwhile; SQLite releases the GIL while it works.
+    ``store_patience_s``: how long to retry a store that is away before giving up with its error.
+    """
+
+    def __init__(
+        self,
+        writer: FeatureWriter,
+        *,
+        store_patience_s: float = 30.0,
+        wall_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+        decode: Callable[[RecordBatch], RatingBatch] = decode_ratings,
+    ) -> None:
+        self.writer = writer
+        self.stats = IngestStats()
+        self.thread = ThreadPoolExecutor(1, thread_name_prefix="feature-store")
+        self._store_patience_s = store_patience_s
+        self._wall_ms = wall_ms
+        self._decode = decode
+
+    async def apply(self, batches: Sequence[RecordBatch]) -> None:
+        """Apply the batches; returns once they are committed. Raises the store's error when patience ran out."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._store_patience_s
+        delay = _FIRST_DELAY_S
+        while True:
+            try:
+                await loop.run_in_executor(self.thread, self._apply, batches)
+                self.stats.waiting_for_store = ""
+                return
+            except StoreUnavailable as error:
+                self.stats.store_errors += 1
+                self.stats.waiting_for_store = str(error)
+                if loop.time() + delay > deadline:
+                    raise
+                log.warning("feature store unavailable, trying again", error=str(error), delay_s=delay)
+                await asyncio.sleep(delay)
+                delay = min(2 * delay, _LONGEST_DELAY_S)
+
+    def _apply(self, batches: Sequence[RecordBatch]) -> None:
+        """On the store's thread: one transaction if all goes well, more when a record must be found."""
+        for attempt in range(_TRIES):
+            try:
+                applied = self.writer.apply([self._decode(batch) for batch in batches])
+            except StreamLensError:
+                raise
+            except Exception as error:  # whatever a record does to the core must not stop the stream
+                log.warning("applying records failed", attempt=attempt + 1, error=repr(error))
+                reason = f"cannot be applied: {error!r}"
+            else:
+                self.stats.add(applied, batches, self._wall_ms())
+                return
+        if sum(map(len, batches)) == 1:
+            (guilty,) = (batch for batch in batches if len(batch))
+            applied = self.writer.apply([_rejected(guilty, reason)])
+            self.stats.add(applied, batches, self._wall_ms())
+            return
+        for half in _halves(batches):
+            self._apply(half)
+
+    def close(self) -> None:
+        self.thread.shutdown()
+
+
+def _halves(batches: Sequence[RecordBatch]) -> tuple[Sequence[RecordBatch], Sequence[RecordBatch]]:
+    if len(batches) > 1:
+        middle = len(batches) // 2
+        return batches[:middle], batches[middle:]
+    middle = len(batches[0]) // 2
+    return [batches[0].slice(0, middle)], [batches[0].slice(middle, len(batches[0]))]
+
+
+def _rejected(record: RecordBatch, reason: str) -> RatingBatch:
+    """A batch of one record that holds no rating and no tick, only the record as invalid."""
+    nothing = np.zeros(0, np.int64)
+    return RatingBatch(
+        topic=record.topic,
+        partition=record.partition,
+        first_offset=record.first_offset,
+        next_offset=record.next_offset,
+        published_ms=int(record.timestamps_ms[-1]),
+        offset=nothing,
+        source=nothing,
+        event_id=nothing,
+        user_id=nothing,
+        movie_id=nothing,
+        half_stars=nothing,
+        timestamp=nothing,
+        sources=[],
+        tick_position=nothing,
+        tick_time=nothing,
+        tick_boundary=np.zeros(0, bool),
+        invalid=[InvalidRecord(record.first_offset, reason, record.values[0])],
+    )

@@ -1,0 +1,290 @@
+"""The writer against a naive pass over the same log: any cut, any repetition, the same store."""
+
+from __future__ import annotations
+
+import random
+import sqlite3
+import tempfile
+from collections import defaultdict
+from itertools import pairwise
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from featurestore.reader import FeatureReader
+from featurestore.schema import HISTORY_BLOCK_SIZE, HISTORY_DTYPE, metadata
+from featurestore.writer import FeatureWriter
+from streams.batch import decode_ratings
+from streams.bus import OffsetRange, TopicInfo
+from streams.errors import ConfigError, LogReplaced, StoreAheadOfLog, StoreError, WriterFenced
+from streams.events import DAY_S, HOUR_S, DeadLetter, Rating, Tick
+from streams.records import RecordBatch, TopicPartition
+
+LOG = TopicInfo("ratings", 4, None, "log-1")
+T0 = 1_000_000_000 - 1_000_000_000 % DAY_S
+PUBLISHED_MS = 2_000_000_000_000
+NOT_COMPARED = {"epoch", "applied_ms", "id"}
+
+
+def record_batch(values: list[bytes], partition: int = 0, first: int = 0) -> RecordBatch:
+    offsets = np.arange(first, first + len(values))
+    published = np.full(len(values), PUBLISHED_MS)
+    return RecordBatch("ratings", partition, offsets, published, first + len(values), b"\n".join(values))
+
+
+def encode(record: object) -> bytes:
+    return msgspec.json.encode(record)
+
+
+def open_writer(folder: Path, name: str = "features.db", **options: object) -> FeatureWriter:
+    return FeatureWriter(f"sqlite:///{folder}/{name}", agent="features", topic="ratings", run_id="run", **options)  # type: ignore[arg-type]
+
+
+def assign(writer: FeatureWriter, *ends: int, log: TopicInfo = LOG) -> dict[TopicPartition, int]:
+    return writer.assign(log, {TopicPartition("ratings", p): OffsetRange(0, end) for p, end in enumerate(ends)})
+
+
+def contents(path: Path) -> dict[str, list[tuple[object, ...]]]:
+    """Every table's rows but for what may differ between two right runs: who wrote them, and when."""
+    with sqlite3.connect(path) as connection:
+        return {
+            table.name: sorted(
+                connection.execute(
+                    f"SELECT {', '.join(c.name for c in table.columns if c.name not in NOT_COMPARED)} FROM {table.name}"
+                ).fetchall(),
+                key=repr,
+            )
+            for table in metadata.sorted_tables
+        }
+
+
+ratings = st.builds(
+    Rating,
+    user_id=st.integers(0, 3),
+    movie_id=st.integers(0, 3),
+    rating=st.integers(1, 10).map(lambda half: half / 2),
+    timestamp=st.integers(0, 400).map(lambda step: T0 + step * 900),
+    source=st.sampled_from([None, "a", "b"]),
+    event_id=st.integers(0, 20),
+)
+ticks = st.builds(Tick, event_time=st.integers(0, 5).map(lambda day: T0 + day * DAY_S), heartbeat=st.booleans())
+garbage = st.sampled_from(
+    [b"", b"{", b"null", b'{"user_id":-1}', b'{"user_id":1,"movie_id":1,"rating":9,"timestamp":0}']
+)
+logs = st.lists(st.one_of(ratings.map(encode), ratings.map(encode), ticks.map(encode), garbage), max_size=60)
+
+
+@settings(max_examples=60, deadline=None)
+@given(logs=st.lists(logs, min_size=1, max_size=3), seed=st.integers(0, 2**32))
+def test_any_cut_and_any_repetition_give_the_store_of_one_pass(logs: list[list[bytes]], seed: int) -> None:
+    rng = random.Random(seed)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        with open_writer(folder, "once.db") as once:
+            assign(once, *map(len, logs))
+            once.apply([decode_ratings(record_batch(log, p)) for p, log in enumerate(logs) if log])
+        writer = open_writer(folder, "many.db")
+        assign(writer, *map(len, logs))
+        deliveries = []
+        for p, log in enumerate(logs):
+            cuts = sorted({0, len(log), *(rng.randrange(len(log) + 1) for _ in range(4))})
+            for a, b in pairwise(cuts):
+                back = rng.randrange(a + 1)  # delivered again from further back, as after a restart
+                deliveries.append((p, a, log[back:b], back))
+        deliveries.sort(key=lambda d: (d[1], d[0]))
+        while deliveries:
+            together, deliveries = deliveries[: (n := rng.randrange(1, 4))], deliveries[n:]
+            writer.apply([decode_ratings(record_batch(values, p, first)) for p, _, values, first in together])
+            if rng.random() < 0.3:  # a crash after the commit: the next writer goes on from the store alone
+                writer.close()
+                writer = open_writer(folder, "many.db")
+                assign(writer, *map(len, logs))
+        writer.close()
+        assert contents(folder / "many.db") == contents(folder / "once.db")
+
+
+@settings(max_examples=40, deadline=None)
+@given(rated=st.lists(ratings, max_size=60), seed=st.integers(0, 2**32))
+def test_views_do_not_depend_on_partitions_or_order(rated: list[Rating], seed: int) -> None:
+    rated = [msgspec.structs.replace(r, source=None) for r in rated]
+    rng = random.Random(seed)
+    answers = []
+    with tempfile.TemporaryDirectory() as name:
+        for attempt in range(2):
+            partition = [rng.randrange(4) for _ in rated] if attempt else [0] * len(rated)
+            shuffled = rng.sample(list(zip(rated, partition, strict=True)), len(rated)) if attempt else None
+            log = shuffled or list(zip(rated, partition, strict=True))
+            with open_writer(Path(name), f"{attempt}.db") as writer:
+                assign(writer, *(len(rated),) * 4)
+                for p in range(4):
+                    if values := [encode(r) for r, at in log if at == p]:
+                        writer.apply([decode_ratings(record_batch(values, p))])
+            with FeatureReader(f"sqlite:///{name}/{attempt}.db") as reader:
+                features = [
+                    reader.get_user_features(range(5)),
+                    *(reader.get_item_features(range(5), as_of=T0 + h * HOUR_S) for h in (0, 1, 25, 60, 200)),
+                ]
+                answers.append([repr(vars_of(f)) for f in features])
+    assert answers[0] == answers[1]
+
+
+def vars_of(features: object) -> dict[str, object]:
+    return {name: getattr(features, name) for name in features.__dataclass_fields__}  # type: ignore[attr-defined]
+
+
+@settings(max_examples=60, deadline=None)
+@given(rated=st.lists(ratings, min_size=1, max_size=60), as_of_h=st.integers(0, 110))
+def test_reads_equal_a_naive_count(rated: list[Rating], as_of_h: int) -> None:
+    rated = [msgspec.structs.replace(r, source=None) for r in rated]
+    as_of = T0 + as_of_h * HOUR_S + 1_234
+    hour_start = as_of - as_of % HOUR_S
+    with tempfile.TemporaryDirectory() as name:
+        with open_writer(Path(name)) as writer:
+            assign(writer, len(rated))
+            writer.apply([decode_ratings(record_batch([encode(r) for r in rated]))])
+        with FeatureReader(f"sqlite:///{name}/features.db") as reader:
+            item = reader.get_item_features(range(5), as_of=as_of)
+            user = reader.get_user_features(range(5), as_of=as_of)
+            histories = [reader.history(u, before=as_of) for u in range(5)]
+    windows = {"1h": HOUR_S, "1d": DAY_S, "7d": 7 * DAY_S, "28d": 28 * DAY_S}
+    for movie in range(5):
+        stars = [(r.timestamp, r.rating) for r in rated if r.movie_id == movie and r.timestamp < hour_start]
+        assert item.n_ratings[movie] == len(stars)
+        for window, seconds in windows.items():
+            inside = [x for t, x in stars if t >= hour_start - seconds]
+            assert item.window_n[window][movie] == len(inside)
+            expected = np.mean(inside) if inside else np.nan
+            assert item.window_mean[window][movie] == pytest.approx(expected, nan_ok=True)
+    for user_id in range(5):
+        mine = sorted(
+            (r.timestamp, r.movie_id, r.rating) for r in rated if r.user_id == user_id and r.timestamp < as_of
+        )
+        assert user.n_ratings[user_id] == len(mine)
+        assert sorted(zip(*columns(histories[user_id]), strict=True)) == mine
+        session: list[int] = []
+        for t, *_ in mine:
+            session = [*session, t] if session and t - session[-1] < 1_800 else [t]
+        assert user.session_n[user_id] == len(session)
+        assert user.session_start[user_id] == (session[0] if session else 0)
+
+
+def columns(history: object) -> tuple[list[float], ...]:
+    return tuple(getattr(history, name).tolist() for name in ("timestamp", "movie_id", "rating"))
+
+
+def test_a_history_is_cut_into_full_blocks_however_it_was_written(tmp_path: Path) -> None:
+    values = [encode(Rating(1, m, 3.0, T0 + m)) for m in range(2_500)]
+    with open_writer(tmp_path) as writer:
+        assign(writer, len(values))
+        for a, b in pairwise([0, 1, 1_000, 1_100, 2_400, 2_500]):
+            writer.apply([decode_ratings(record_batch(values[a:b], first=a))])
+    with sqlite3.connect(tmp_path / "features.db") as connection:
+        sizes = connection.execute("SELECT block, length(ratings) FROM user_history ORDER BY block").fetchall()
+    full = HISTORY_BLOCK_SIZE * HISTORY_DTYPE.itemsize
+    assert sizes == [(0, full), (1, full), (2, (2_500 - 2 * HISTORY_BLOCK_SIZE) * HISTORY_DTYPE.itemsize)]
+
+
+def test_late_is_judged_by_the_last_boundary_tick_before_the_record(tmp_path: Path) -> None:
+    late, in_time = Rating(1, 1, 3.0, T0), Rating(1, 2, 3.0, T0 + DAY_S)
+    log = [
+        encode(late),  # before any tick nothing is late
+        encode(Tick(T0 + 3 * DAY_S, heartbeat=True)),
+        encode(late),  # heartbeats close nothing
+        encode(Tick(T0 + 2 * DAY_S)),
+        encode(late),
+        encode(in_time),
+    ]
+    with open_writer(tmp_path) as writer:
+        assign(writer, len(log))
+        applied = writer.apply([decode_ratings(record_batch(log))])
+        assert (applied.ratings, applied.late) == (4, 1)
+        assert (writer.cursors[0].clock, writer.cursors[0].closed) == (T0 + 3 * DAY_S, T0 + 2 * DAY_S)
+    with FeatureReader(f"sqlite:///{tmp_path}/features.db") as reader:
+        assert reader.history(1).late.tolist() == [False, False, True, False]
+
+
+def test_invalid_records_leave_through_the_outbox_once_and_in_order(tmp_path: Path) -> None:
+    log = [b"\xff", b"{}", encode(Rating(1, 1, 3.0, T0)), b"[]"]
+    with open_writer(tmp_path) as writer:
+        assign(writer, len(log))
+        writer.apply([decode_ratings(record_batch(log))])
+        writer.apply([decode_ratings(record_batch(log))])
+        rows = writer.outbox()
+        letters = [msgspec.json.decode(row.value, type=DeadLetter) for row in rows]
+        assert [(x.source, x.event_id, x.offset) for x in letters] == [
+            ("run/features/ratings/0", 1, 0),
+            ("run/features/ratings/0", 2, 1),
+            ("run/features/ratings/0", 3, 3),
+        ]
+        assert letters[0].encoding == "base64"
+        writer.published(rows[1].id)
+        assert [row.id for row in writer.outbox()] == [rows[2].id]
+
+
+def test_a_zombies_late_write_is_refused(tmp_path: Path) -> None:
+    batches = [decode_ratings(record_batch([encode(Rating(1, i, 3.0, T0))], first=i)) for i in range(2)]
+    with open_writer(tmp_path) as zombie, open_writer(tmp_path) as successor:
+        assign(zombie, 2)
+        zombie.apply(batches[:1])
+        assert assign(successor, 2) == {TopicPartition("ratings", 0): 1}
+        with pytest.raises(WriterFenced, match="another worker took over ratings/0"):
+            zombie.apply(batches[1:])
+        successor.apply(batches[1:])
+        assert successor.cursors[0].ratings == 2
+
+
+def test_a_store_ahead_of_its_log_and_a_replaced_log_are_refused(tmp_path: Path) -> None:
+    with open_writer(tmp_path) as writer:
+        assign(writer, 1)
+        writer.apply([decode_ratings(record_batch([encode(Rating(1, 1, 3.0, T0))]))])
+    with open_writer(tmp_path) as writer:
+        before = contents(tmp_path / "features.db")
+        with pytest.raises(StoreAheadOfLog, match="worker --rebuild"):
+            assign(writer, 0)
+        with pytest.raises(LogReplaced, match="worker --rebuild"):
+            assign(writer, 1, log=TopicInfo("ratings", 4, None, "log-2"))
+        assert contents(tmp_path / "features.db") == before
+
+
+def test_a_store_keeps_the_settings_it_was_built_with(tmp_path: Path) -> None:
+    open_writer(tmp_path).close()
+    with pytest.raises(ConfigError, match="built with lateness_s = 86400, asked for 1"):
+        open_writer(tmp_path, lateness_s=1)
+
+
+def test_writing_to_a_deleted_file_is_an_error(tmp_path: Path) -> None:
+    with open_writer(tmp_path) as writer:
+        assign(writer, 1)
+        (tmp_path / "features.db").unlink()
+        with pytest.raises(StoreError, match="removed or replaced"):
+            writer.apply([decode_ratings(record_batch([encode(Rating(1, 1, 3.0, T0))]))])
+
+
+def test_garbage_in_place_of_a_store_is_one_clear_error(tmp_path: Path) -> None:
+    (tmp_path / "features.db").write_bytes(b"not a database" * 100)
+    with pytest.raises(StoreError, match="not a healthy SQLite database"):
+        open_writer(tmp_path)
+
+
+def test_sums_over_many_users_match(tmp_path: Path) -> None:
+    """More rows than one statement inserts, with ids near the end of int64."""
+    rng = random.Random(1)
+    rated = [
+        Rating(2**63 - 1 - rng.randrange(900), 2**62 + rng.randrange(900), rng.randrange(1, 11) / 2, T0 + i * 60)
+        for i in range(5_000)
+    ]
+    with open_writer(tmp_path) as writer:
+        assign(writer, len(rated))
+        for first in range(0, 5_000, 1_700):
+            part = [encode(r) for r in rated[first : first + 1_700]]
+            writer.apply([decode_ratings(record_batch(part, first=first))])
+    expected: dict[tuple[int, int], list[float]] = defaultdict(list)
+    for r in rated:
+        expected[r.timestamp // HOUR_S, r.movie_id].append(r.rating * 2)
+    with sqlite3.connect(tmp_path / "features.db") as connection:
+        rows = connection.execute("SELECT hour, movie_id, n, half_stars FROM item_hours").fetchall()
+    assert {(h, m): (n, s) for h, m, n, s in rows} == {k: (len(v), sum(v)) for k, v in expected.items()}
