@@ -1,0 +1,97 @@
+"""What a replay is asked to do, checked before anything is opened."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+
+from streams.errors import ConfigError
+from streams.pacing import ARRIVALS
+from streams.split import parse_start
+
+__all__ = ["DEFAULT_SPEED", "ReplayOptions", "parse_date", "parse_speed"]
+
+DEFAULT_SPEED = 86_400.0
+"""Event seconds per second: a day a second."""
+
+
+def parse_date(text: str, option: str) -> int:
+    """Seconds since the epoch of an ISO date or date-time, in UTC unless it says otherwise.
+
+    >>> parse_date("2015-01-01", "until")
+    1420070400
+    """
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise ConfigError(f"{option}: expected a date such as 2015-01-31 or 2015-01-31T12:00, found {text!r}") from None
+    return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp())
+
+
+def parse_speed(text: str) -> float:
+    """A speed as typed: event seconds per second, or "max" (infinity).
+
+    >>> parse_speed("max")
+    inf
+    """
+    try:
+        return math.inf if text == "max" else float(text)
+    except ValueError:
+        raise ConfigError(
+            f"speed: expected event seconds per second (86400: a day a second) or max, found {text!r}"
+        ) from None
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayOptions:
+    """One replay; together with the data these decide what is published, and how fast.
+
+    week, start: the live part begins ``week - 1`` weeks after ``start`` ("auto" or a date); all before is training.
+    speed: event seconds per second, ``math.inf`` for as fast as possible; rate: mean events per second instead.
+    limit: at most so many live ratings; until: no rating at or after this date.
+    Raises ConfigError for anything that cannot be meant.
+    """
+
+    week: int = 10
+    start: str = "auto"
+    speed: float | None = None
+    rate: float | None = None
+    arrival: str = "recorded"
+    limit: int | None = None
+    until: str | None = None
+    partitions: int = 4
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.week < 1:
+            raise ConfigError(f"week: expected 1 or more, found {self.week}; week 1 begins at --start")
+        if self.speed is not None and self.rate is not None:
+            raise ConfigError(
+                "speed and rate: expected one of them, found both; --rate sets events per second by itself"
+            )
+        if self.speed is not None and not self.speed > 0:
+            raise ConfigError(f"speed: expected event seconds per second above 0 or max, found {self.speed:g}")
+        if self.rate is not None and not (self.rate > 0 and math.isfinite(self.rate)):
+            raise ConfigError(
+                f"rate: expected events per second above 0, found {self.rate:g}; use --speed max for no limit"
+            )
+        if self.arrival not in ARRIVALS:
+            raise ConfigError(f"arrival: expected one of {', '.join(ARRIVALS)}, found {self.arrival!r}")
+        if self.arrival != "recorded" and self.rate is None:
+            raise ConfigError(f"arrival {self.arrival}: expected a rate beside it, found none; add --rate 700, say")
+        if self.limit is not None and self.limit < 0:
+            raise ConfigError(f"limit: expected 0 or more live ratings, found {self.limit}")
+        if self.partitions < 1:
+            raise ConfigError(f"partitions: expected 1 or more, found {self.partitions}")
+        parse_start(self.start)
+        if self.until is not None:
+            parse_date(self.until, "until")
+
+    def as_dict(self) -> dict[str, object]:
+        """The options as JSON values; the speed "max" by that name."""
+        options: dict[str, object] = asdict(self)
+        if self.rate is None:
+            speed = DEFAULT_SPEED if self.speed is None else self.speed
+            options["speed"] = "max" if math.isinf(speed) else speed
+        return options

@@ -1,0 +1,239 @@
+"""A run: its identity, and the folder ``var/runs/RUN_ID/`` that holds its log, its store and what it was asked to do.
+
+``var/current`` names the last run; commands take that one unless told. A run is continued by asking for the same
+thing again: data, options and seed make its id. Locks and atomic renames need a POSIX file system.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import re
+import secrets
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from streams.errors import ConfigError
+
+__all__ = ["RunFolder", "RunInfo", "WeekSplitInfo", "current_run", "list_runs", "open_run", "run_id_of", "start_run"]
+
+_RUN_JSON = "run.json"
+_CURRENT = "current"
+_RUN_ID = re.compile(r"[0-9a-zA-Z][0-9a-zA-Z_.-]{0,63}")
+
+
+class WeekSplitInfo(msgspec.Struct, frozen=True):
+    """The run's two parts: ratings before ``cutoff`` (seconds since the epoch) are training data."""
+
+    start: int
+    cutoff: int
+    n_training: int
+    n_live: int
+
+
+class RunInfo(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What ``run.json`` holds. Times are wall time, ISO 8601 in UTC; ``nonce`` tells apart runs of the same options."""
+
+    run_id: str
+    data: str
+    data_fingerprint: str
+    options: dict[str, Any]
+    bus_url: str
+    store_url: str
+    started_at: str
+    split: WeekSplitInfo | None = None
+    nonce: str = ""
+    completed_at: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    """A run on disk. ``bus_url`` and ``store_url`` are files of the folder unless the run was given others."""
+
+    var: Path
+    info: RunInfo
+
+    @property
+    def run_id(self) -> str:
+        return self.info.run_id
+
+    @property
+    def path(self) -> Path:
+        return _folder(self.var, self.run_id)
+
+    @property
+    def bus_url(self) -> str:
+        return self.info.bus_url
+
+    @property
+    def store_url(self) -> str:
+        return self.info.store_url
+
+    @contextmanager
+    def claim(self, role: str) -> Iterator[None]:
+        """Be the only process in ``role`` ("replayer") of this run; a killed process frees it at once.
+
+        Raises ConfigError naming the process that has it.
+        """
+        path = self.path / f"{role}.lock"
+        with path.open("a+") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                file.seek(0)
+                raise ConfigError(
+                    f"run {self.run_id}: expected no other {role}, found process {file.read().strip() or 'unknown'}; "
+                    "stop it first, or begin another run with --new-run"
+                ) from None
+            file.truncate(0)
+            file.write(str(os.getpid()))
+            file.flush()
+            yield
+            file.truncate(0)
+
+    def complete(self) -> RunFolder:
+        """Write down that everything of the run was published."""
+        if self.info.completed_at is not None:
+            return self
+        done = RunFolder(self.var, msgspec.structs.replace(self.info, completed_at=_now()))
+        _write_atomically(self.path / _RUN_JSON, msgspec.json.format(msgspec.json.encode(done.info)))
+        return done
+
+
+def run_id_of(data_fingerprint: str, options: Mapping[str, object], nonce: str = "") -> str:
+    """12 hex digits over data, options (with the seed) and what tells apart runs of the same.
+
+    >>> run_id_of("ab12", {"week": 10, "seed": 0})
+    'ed2030b7f622'
+    """
+    identity = msgspec.json.encode([data_fingerprint, dict(sorted(options.items())), nonce])
+    return hashlib.sha256(identity).hexdigest()[:12]
+
+
+def start_run(
+    var: Path,
+    *,
+    data: str,
+    data_fingerprint: str,
+    options: Mapping[str, object],
+    split: WeekSplitInfo | None = None,
+    new_run: bool = False,
+    bus_url: str | None = None,
+    store_url: str | None = None,
+) -> RunFolder:
+    """The run of this data and these options, created or, where it exists, continued; it becomes the current one.
+
+    Raises ConfigError when the current run is unfinished and was asked for something else, or lies on another bus
+    or store; ``new_run`` begins one of its own then, whatever there is.
+    """
+    if not new_run:
+        _check_resumable(var, data, data_fingerprint, options)
+    nonce = secrets.token_hex(4) if new_run else ""
+    run_id = run_id_of(data_fingerprint, options, nonce)
+    folder = _folder(var, run_id)
+    if (folder / _RUN_JSON).exists():
+        run = open_run(var, run_id)
+        for name, wanted, found in (("bus", bus_url, run.bus_url), ("store", store_url, run.store_url)):
+            if wanted is not None and wanted != found:
+                raise ConfigError(
+                    f"run {run_id}: expected its {name} {found}, found {wanted}; "
+                    f"leave --{name} out to resume it, or begin another run with --new-run"
+                )
+    else:
+        info = RunInfo(
+            run_id=run_id,
+            data=data,
+            data_fingerprint=data_fingerprint,
+            options=dict(options),
+            bus_url=bus_url or f"sqlite:///{folder.resolve() / 'bus.db'}",
+            store_url=store_url or f"sqlite:///{folder.resolve() / 'features.db'}",
+            started_at=_now(),
+            split=split,
+            nonce=nonce,
+        )
+        folder.mkdir(parents=True, exist_ok=True)
+        _write_atomically(folder / _RUN_JSON, msgspec.json.format(msgspec.json.encode(info)))
+        run = RunFolder(var, info)
+    _write_atomically(var / _CURRENT, f"{run_id}\n".encode())
+    return run
+
+
+def _check_resumable(var: Path, data: str, data_fingerprint: str, options: Mapping[str, object]) -> None:
+    run = current_run(var)
+    if run is None or run.info.completed_at is not None:
+        return
+    info = run.info
+    if info.data_fingerprint != data_fingerprint:
+        difference = f"data {info.data}, found {data}" + (" with other content" if info.data == data else "")
+    else:
+        names = [name for name in {**info.options, **options} if info.options.get(name) != options.get(name)]
+        if not names:
+            return
+        expected = " ".join(f"{name}={_shown(info.options.get(name))}" for name in names)
+        difference = f"{expected}, found " + " ".join(f"{name}={_shown(options.get(name))}" for name in names)
+    raise ConfigError(
+        f"run {info.run_id} is unfinished: to resume it, expected {difference}; "
+        "ask for the same again, or begin another run with --new-run"
+    )
+
+
+def _shown(value: object) -> str:
+    return "none" if value is None else str(value)
+
+
+def open_run(var: Path, run_id: str) -> RunFolder:
+    """A run that exists. Raises ConfigError where it does not, or where its ``run.json`` cannot be read."""
+    path = _folder(var, run_id) / _RUN_JSON
+    try:
+        info = msgspec.json.decode(path.read_bytes(), type=RunInfo)
+    except FileNotFoundError:
+        known = ", ".join(run.run_id for run in list_runs(var)[-5:]) or "none"
+        raise ConfigError(f"run {run_id}: expected {path}, found no such run; known runs: {known}") from None
+    except msgspec.DecodeError as error:
+        raise ConfigError(
+            f"{path}: expected a run's description, found {error}; begin another with --new-run"
+        ) from None
+    return RunFolder(var, info)
+
+
+def current_run(var: Path) -> RunFolder | None:
+    """The run that ``var/current`` names; None where nothing was ever run, or the run was deleted."""
+    try:
+        run_id = (var / _CURRENT).read_text().strip()
+    except FileNotFoundError:
+        return None
+    return open_run(var, run_id) if (_folder(var, run_id) / _RUN_JSON).exists() else None
+
+
+def list_runs(var: Path) -> list[RunFolder]:
+    """Every run of ``var``, oldest first."""
+    runs = [open_run(var, path.parent.name) for path in (var / "runs").glob(f"*/{_RUN_JSON}")]
+    return sorted(runs, key=lambda run: (run.info.started_at, run.run_id))
+
+
+def _folder(var: Path, run_id: str) -> Path:
+    if not _RUN_ID.fullmatch(run_id):
+        raise ConfigError(f"run: expected an id such as ed2030b7f622, found {run_id!r}")
+    return var / "runs" / run_id
+
+
+def _now() -> str:
+    return datetime.fromtimestamp(time.time(), UTC).isoformat(timespec="milliseconds")
+
+
+def _write_atomically(path: Path, content: bytes) -> None:
+    """So that a reader, or whoever comes after a crash, finds the old content or the new."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
+    with draft.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    draft.replace(path)
