@@ -10,23 +10,29 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
+from typing import ParamSpec, TypeVar
 
 import numpy as np
 import structlog
 
-from featurestore.writer import AppliedBatch, FeatureWriter
+from featurestore.writer import AppliedBatch, FeatureWriter, OutboxRow
 from streams.batch import InvalidRecord, RatingBatch, decode_ratings
+from streams.bus import OffsetRange, TopicInfo
 from streams.errors import StoreUnavailable, StreamLensError
-from streams.records import Int64s, RecordBatch
+from streams.records import Int64s, RecordBatch, TopicPartition
 
 __all__ = ["FeatureIngest", "IngestStats"]
 
 _TRIES = 3
 _FIRST_DELAY_S = 0.05
 _LONGEST_DELAY_S = 1.0
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 log = structlog.get_logger(__name__)
 
@@ -84,7 +90,7 @@ class FeatureIngest:
     ) -> None:
         self.writer = writer
         self.stats = IngestStats()
-        self.thread = ThreadPoolExecutor(1, thread_name_prefix="feature-store")
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="feature-store")
         self._store_patience_s = store_patience_s
         self._wall_ms = wall_ms
         self._decode = decode
@@ -96,7 +102,7 @@ class FeatureIngest:
         delay = _FIRST_DELAY_S
         while True:
             try:
-                await loop.run_in_executor(self.thread, self._apply, batches)
+                await self._on_thread(self._apply, batches)
                 self.stats.waiting_for_store = ""
                 return
             except StoreUnavailable as error:
@@ -107,6 +113,21 @@ class FeatureIngest:
                 log.warning("feature store unavailable, trying again", error=str(error), delay_s=delay)
                 await asyncio.sleep(delay)
                 delay = min(2 * delay, _LONGEST_DELAY_S)
+
+    async def assign(self, log: TopicInfo, ranges: Mapping[TopicPartition, OffsetRange]) -> dict[TopicPartition, int]:
+        """Become the writer of these partitions; returns the offset each goes on from."""
+        return await self._on_thread(self.writer.assign, log, ranges)
+
+    async def outbox(self) -> list[OutboxRow]:
+        """The oldest records still to be published."""
+        return await self._on_thread(self.writer.outbox)
+
+    async def published(self, last_id: int) -> None:
+        """Forget the outbox rows up to ``last_id``."""
+        await self._on_thread(self.writer.published, last_id)
+
+    async def _on_thread(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, partial(call, *args, **kwargs))
 
     def _apply(self, batches: Sequence[RecordBatch]) -> None:
         """On the store's thread: one transaction if all goes well, more when a record must be found."""
@@ -130,7 +151,9 @@ class FeatureIngest:
             self._apply(half)
 
     def close(self) -> None:
-        self.thread.shutdown()
+        """Wait for the transaction under way, then close the store."""
+        self._thread.shutdown()
+        self.writer.close()
 
 
 def _halves(batches: Sequence[RecordBatch]) -> tuple[Sequence[RecordBatch], Sequence[RecordBatch]]:

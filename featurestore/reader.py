@@ -229,6 +229,10 @@ class FeatureReader:
         half_stars = int((history.rating * 2).sum())
         return (len(history), half_stars, int(history.timestamp[0]), int(history.timestamp[-1]), *session)
 
+    def user_ids(self, limit: int) -> list[int]:
+        """The lowest ``limit`` ids of users with ratings."""
+        return [user_id for (user_id,) in self._rows("SELECT DISTINCT user_id FROM users LIMIT ?", limit)]
+
     # Items
 
     def get_item_features(self, movie_ids: Sequence[int], as_of: int | None = None) -> ItemFeatures:
@@ -250,6 +254,10 @@ class FeatureReader:
             window_mean={name: _mean(window[:, i, 1], window[:, i, 0]) for i, name in enumerate(WINDOWS_S)},
             as_of=end * HOUR_S,
         )
+
+    def movie_ids(self, limit: int) -> list[int]:
+        """The lowest ``limit`` ids of movies with ratings."""
+        return [movie_id for (movie_id,) in self._rows("SELECT DISTINCT movie_id FROM items LIMIT ?", limit)]
 
     def _now_hour(self) -> int:
         """The hour after the running one, so that windows which end at it hold the running bucket."""

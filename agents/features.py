@@ -1,0 +1,59 @@
+"""The features agent: ratings in, features out, written as soon as nothing more waits.
+
+Flushing is adaptive: a batch that comes alone is written at once; under backlog up to ``flush_records`` records go
+into one transaction, because most of a transaction's cost does not grow with its size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from faust.types import TP, EventT
+
+from agents.ingest import FeatureIngest
+from streams.app import BatchedApp
+from streams.bus import Bus
+from streams.delivery import batched_topic
+from streams.events import RATINGS
+from streams.records import TopicPartition
+
+__all__ = ["FEATURES", "create_features_app"]
+
+FEATURES = "features"
+"""The agent's name: its Faust app id and consumer group, and its rows in the store."""
+
+
+def create_features_app(
+    bus: Bus, ingest: FeatureIngest, *, flush_records: int = 100_000, linger_s: float = 0.005
+) -> BatchedApp:
+    """A Faust app with the one agent ``features``, writing through ``ingest``.
+
+    On assignment it becomes the writer of its partitions and goes on from the store's applied offsets; what the group
+    committed serves lag only.
+    """
+
+    async def start_offsets(assigned: set[TP]) -> Mapping[TP, int]:
+        log = (await bus.topics())[RATINGS]
+        held = await bus.offsets(RATINGS)
+        ranges = {tp: held[tp] for tp in (TopicPartition(*tp) for tp in assigned)}
+        start = await ingest.assign(log, ranges)
+        return {TP(*tp): offset for tp, offset in start.items()}
+
+    app = BatchedApp(FEATURES, broker=bus.url, start_offsets=start_offsets, linger_s=linger_s)
+
+    @app.agent(batched_topic(app, RATINGS), name=FEATURES)
+    async def features(stream: Any) -> None:
+        waiting: list[EventT[Any]] = []
+        held = 0
+        async for event in stream.noack().events():
+            waiting.append(event)
+            held += len(event.value)
+            if held < flush_records and not stream.channel.queue.empty():
+                continue
+            await ingest.apply([e.value for e in waiting])
+            for applied in waiting:
+                await stream.ack(applied)
+            waiting, held = [], 0
+
+    return app

@@ -1,0 +1,95 @@
+"""What the features agent tells about itself: metrics, twice a second, measured and never estimated."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from collections.abc import Callable
+from itertools import count
+
+import msgspec
+import numpy as np
+import structlog
+
+from agents.ingest import FeatureIngest
+from streams.bus import Bus
+from streams.errors import BusError
+from streams.events import METRICS, RATINGS, Metric
+
+__all__ = ["FeatureMetrics", "publish_metrics"]
+
+log = structlog.get_logger(__name__)
+
+
+class FeatureMetrics:
+    """Turns the ingest's counters into metrics; each call of :meth:`take` covers the time since the last.
+
+    ``features.throughput`` records/s; ``features.lag`` records not applied yet; ``features.latency_ms`` from publishing
+    to stored, by quantile, absent while nothing came; ``features.freshness_s`` age of the oldest record that waits, 0
+    when none does; ``features.ratings``, ``.duplicates``, ``.late``, ``.invalid``: valid ones and the others, counted
+    over the store's life; ``features.transactions`` and ``.store_errors`` since the worker started.
+    """
+
+    def __init__(self, ingest: FeatureIngest, *, wall_s: Callable[[], float] = time.time) -> None:
+        self._ingest = ingest
+        self._wall_s = wall_s
+        self._source = f"features/{uuid.uuid4().hex[:12]}"
+        self._ids = count(1)
+        self._records = 0
+        self._since = wall_s()
+        self.latest: dict[str, float] = {}
+
+    def take(self, log_end: dict[int, int]) -> list[Metric]:
+        """The metrics now; ``log_end``: the high-water mark of each partition."""
+        now = self._wall_s()
+        stats, cursors = self._ingest.stats, self._ingest.writer.cursors
+        elapsed = max(now - self._since, 1e-3)
+        lag = sum(max(end - cursors[p].next_offset, 0) for p, end in log_end.items() if p in cursors)
+        behind = [c.published_ms for p, c in cursors.items() if c.next_offset < log_end.get(p, 0) and c.published_ms]
+        values: dict[str, float] = {
+            "features.throughput": (stats.records - self._records) / elapsed,
+            "features.lag": lag,
+            "features.freshness_s": max(now - min(behind) / 1_000, 0.0) if behind else 0.0,
+            "features.ratings": sum(c.ratings for c in cursors.values()),
+            "features.duplicates": sum(c.duplicates for c in cursors.values()),
+            "features.late": sum(c.late for c in cursors.values()),
+            "features.invalid": sum(c.invalid for c in cursors.values()),
+            "features.transactions": stats.transactions,
+            "features.store_errors": stats.store_errors,
+        }
+        self._records, self._since = stats.records, now
+        clock = min((c.clock for c in cursors.values()), default=0)
+        metrics = [self._metric(name, value, {}, clock, now) for name, value in values.items()]
+        latencies = stats.take_latencies()
+        if len(latencies):
+            p50, p99 = np.percentile(latencies, [50, 99]).tolist()
+            for quantile, value in (("p50", p50), ("p99", p99)):
+                metrics.append(self._metric("features.latency_ms", value, {"quantile": quantile}, clock, now))
+                values[f"features.latency_ms.{quantile}"] = value
+        self.latest = values
+        return metrics
+
+    def _metric(self, name: str, value: float, labels: dict[str, str], clock: int, now: float) -> Metric:
+        return Metric(
+            name=name,
+            value=float(value),
+            emitted_at=now,
+            labels=labels,
+            event_time=clock or None,
+            source=self._source,
+            event_id=next(self._ids),
+        )
+
+
+async def publish_metrics(bus: Bus, metrics: FeatureMetrics, *, every_s: float = 0.5) -> None:
+    """Publish until cancelled. Metrics that the bus refuses are gone: the next ones say the same, newer."""
+    async with bus.producer() as producer:
+        while True:
+            await asyncio.sleep(every_s)
+            try:
+                ends = {tp.partition: held.end for tp, held in (await bus.offsets(RATINGS)).items()}
+                for metric in metrics.take(ends):
+                    await producer.send(METRICS, msgspec.json.encode(metric), key=metric.name.encode())
+            except BusError as error:
+                log.warning("metrics not published", error=str(error))

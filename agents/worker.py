@@ -1,0 +1,78 @@
+"""A worker: one process that runs the features agent of a run until it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from dataclasses import dataclass
+
+from agents.features import FEATURES, create_features_app
+from agents.ingest import FeatureIngest
+from agents.outbox import drain_outbox, publish_outbox
+from agents.telemetry import FeatureMetrics, publish_metrics
+from featurestore.writer import FeatureWriter
+from streams.bus import open_bus
+from streams.errors import BusError, StoreUnavailable
+from streams.events import RATINGS
+from streams.topics import run_topics
+
+__all__ = ["FeatureWorker", "WorkerOptions"]
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerOptions:
+    """What a worker runs on, and how. ``linger_s``: how long small fetches are held apart, for fewer transactions."""
+
+    bus_url: str
+    store_url: str
+    run_id: str = ""
+    partitions: int = 4
+    lateness_s: int = 86_400
+    session_gap_s: int = 1_800
+    flush_records: int = 100_000
+    linger_s: float = 0.005
+    store_patience_s: float = 30.0
+
+
+class FeatureWorker:
+    """Runs the features agent. ``metrics.latest`` holds what it last measured, for a status line."""
+
+    def __init__(self, options: WorkerOptions) -> None:
+        self.options = options
+        writer = FeatureWriter(
+            options.store_url,
+            agent=FEATURES,
+            topic=RATINGS,
+            run_id=options.run_id,
+            lateness_s=options.lateness_s,
+            session_gap_s=options.session_gap_s,
+        )
+        self.ingest = FeatureIngest(writer, store_patience_s=options.store_patience_s)
+        self.metrics = FeatureMetrics(self.ingest)
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Run until ``stopping`` is set, then apply what has been fetched, publish what is owed, and return.
+
+        Raises what stopped the worker: GroupBusy, WriterFenced, StoreAheadOfLog, LogReplaced, StoreUnavailable.
+        """
+        options = self.options
+        try:
+            async with open_bus(options.bus_url) as bus:
+                await bus.create_topics(*run_topics(options.partitions))
+                app = create_features_app(
+                    bus, self.ingest, flush_records=options.flush_records, linger_s=options.linger_s
+                )
+                beside = [
+                    asyncio.create_task(publish_outbox(bus, self.ingest)),
+                    asyncio.create_task(publish_metrics(bus, self.metrics)),
+                ]
+                try:
+                    await app.serve(stopping)
+                finally:
+                    for task in beside:
+                        task.cancel()
+                    await asyncio.gather(*beside, return_exceptions=True)
+                    with suppress(BusError, StoreUnavailable):  # what is left goes out with the next worker
+                        await drain_outbox(bus, self.ingest)
+        finally:
+            await asyncio.to_thread(self.ingest.close)

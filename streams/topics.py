@@ -1,0 +1,23 @@
+"""The topics of a run, as whoever comes first creates them."""
+
+from __future__ import annotations
+
+from streams.bus import TopicSpec
+from streams.events import CONTROL, DAY_S, DEADLETTER, METRICS, RATINGS
+
+__all__ = ["run_topics"]
+
+_METRICS_KEPT_MS = DAY_S * 1_000
+
+
+def run_topics(partitions: int) -> tuple[TopicSpec, ...]:
+    """Ratings over ``partitions`` partitions, kept for ever: they are what everything is recomputed from.
+
+    The other topics are small and read as a whole, so one partition keeps their order.
+    """
+    return (
+        TopicSpec(RATINGS, partitions),
+        TopicSpec(DEADLETTER, 1),
+        TopicSpec(METRICS, 1, retention_ms=_METRICS_KEPT_MS),
+        TopicSpec(CONTROL, 1, retention_ms=_METRICS_KEPT_MS),
+    )
