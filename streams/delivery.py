@@ -169,6 +169,11 @@ class BatchedDelivery(base.Consumer):
 
     # -- fetching and delivering
 
+    @property
+    def delivering(self) -> bool:
+        """True while a part of the last fetch is still on its way to the agents."""
+        return any(ledger.undelivered for ledger in self._ledgers.values())
+
     async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> dict[TP, Any]:
         for tp, ledger in self._ledgers.items():
             if ledger.undelivered and ledger.position is not None:

@@ -1,0 +1,59 @@
+"""What waits for an agent, taken at once: small steps when idle, large ones under backlog."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any, cast
+
+import faust
+from faust.types import EventT
+
+from streams.delivery import BatchedDelivery
+from streams.records import RecordBatch
+
+__all__ = ["gather_batches"]
+
+_STRAGGLER_S = 0.01
+"""How long to wait for a batch that is on its way; without it a rebalance could leave the agent holding the others."""
+
+
+async def gather_batches(stream: faust.Stream[Any], max_records: int = 100_000) -> AsyncIterator[list[RecordBatch]]:
+    """The batches that wait for this agent, oldest first, until they hold ``max_records`` records or none is left.
+
+    They are acked once the loop's body is done with them. If it raises they are not, and the error stops the app:
+
+        @app.agent(topic)
+        async def features(stream):
+            async for batches in gather_batches(stream):
+                await apply(batches)
+    """
+    acking = stream.noack()
+    events = aiter(acking.events())
+    coming: asyncio.Future[EventT[Any]] | None = None
+    try:
+        while True:
+            taken = [await anext(events) if coming is None else await coming]
+            coming = None
+            held = len(taken[0].value)
+            while held < max_records and _more_waits(stream):
+                coming = asyncio.ensure_future(anext(events))
+                await asyncio.wait({coming}, timeout=_STRAGGLER_S)
+                if not coming.done():
+                    break
+                taken.append(await coming)
+                coming = None
+                held += len(taken[-1].value)
+            yield [cast(RecordBatch, event.value) for event in taken]
+            for event in taken:
+                await acking.ack(event)
+    finally:
+        if coming is not None:
+            coming.cancel()
+            await asyncio.wait({coming})
+
+
+def _more_waits(stream: faust.Stream[Any]) -> bool:
+    consumer = stream.app.consumer
+    queue = cast(faust.ChannelT[Any], stream.channel).queue
+    return not queue.empty() or (isinstance(consumer, BatchedDelivery) and consumer.delivering)
