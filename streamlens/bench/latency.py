@@ -63,7 +63,7 @@ def _work(bus_url: str, store_url: str, done: Connection) -> None:
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopping.set)
         worker = FeatureWorker(WorkerOptions(bus_url, store_url))
         running = asyncio.create_task(worker.run(stopping))
-        while not worker.ingest.stats.records and not running.done():
+        while not worker.ingest.stats.records and not running.done():  # noqa: ASYNC110 (nothing to wait on from here)
             await asyncio.sleep(0.01)
         began = time.process_time()
         await running
