@@ -5,13 +5,12 @@
 
     @app.agent(topic)
     async def features(stream):
-        async for event in stream.noack().events():
-            await apply(event.value)  # a RecordBatch
-            await stream.ack(event)
+        async for batches in gather_batches(stream):  # acked once the body is done
+            await apply(batches)
 
     await app.serve(stopping)  # until the event is set; raises what stopped the app, if it was not that
 
-``noack()`` matters: without it Faust acks an event even when the agent raised.
+An agent that raises stops the app, and nothing more is committed: the next start begins with what it failed on.
 """
 
 from __future__ import annotations

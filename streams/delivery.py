@@ -258,6 +258,12 @@ class BatchedDelivery(base.Consumer):
         self._acked_index[tp].clear()
         return self._ledger(tp).committable()
 
+    async def commit(self, topics: Any = None, start_new_transaction: bool = True) -> bool:
+        """Commit what is acked; nothing once an error has stopped the app: Faust acks what an agent failed on."""
+        if isinstance(self.app, BatchedApp) and self.app.fatal is not None:
+            return False
+        return await super().commit(topics, start_new_transaction)
+
     async def wait_empty(self) -> None:
         """Wait for started batches, but only so long: an agent that waits for a store that is gone never finishes."""
         timeout_s = self.app.drain_timeout_s if isinstance(self.app, BatchedApp) else None
