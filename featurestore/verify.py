@@ -33,7 +33,7 @@ from streams.records import Int64s, RecordBatch, TopicPartition
 
 __all__ = ["Mismatch", "VerifyReport", "ViewReport", "verify"]
 
-_FETCH_RECORDS = 50_000
+_FETCH_RECORDS = 10_000
 _PATIENCE_S = 30.0
 """How long the log may give nothing although it holds more."""
 

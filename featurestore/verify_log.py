@@ -10,8 +10,8 @@ import json
 import sys
 import zlib
 from array import array
-from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,9 @@ INVALID_COLUMNS = ("log_offset", "payload_crc")
 Fields = dict[str, Any]
 
 _INT64_MAX = 2**63 - 1
+_PIECE = 8
+"""Records parsed at once where not all of a batch can be: so that a few odd ones do not make the rest slow."""
+
 _HALF_STARS = frozenset(range(1, 11))
 _INT, _NUMBER, _TEXT, _FLAG, _NONE = (int,), (int, float), (str,), (bool,), type(None)
 _TYPES: dict[str, tuple[type, ...]] = {
@@ -58,12 +61,10 @@ def _integer(digits: str) -> int | tuple[()] | None:
     return () if limit and len(digits.lstrip("-")) > limit else int(digits)
 
 
-def _well_typed(pairs: Iterable[tuple[str, Any]]) -> bool:
-    for name, value in pairs:
-        allowed = _TYPES.get(name)
-        if allowed is not None and type(value) not in allowed:  # type(), because True is an int to isinstance
-            return False
-    return True
+@lru_cache(maxsize=1_024)  # most records of a log look alike
+def _well_typed(names: tuple[str, ...], types: tuple[type, ...]) -> bool:
+    """True if each field that has a meaning has its type; exactly that type, as to isinstance True is an int."""
+    return all(found in _TYPES.get(name, (found,)) for name, found in zip(names, types, strict=True))
 
 
 _plain_json = json.JSONDecoder(parse_constant=_refuse)
@@ -90,7 +91,7 @@ def _parse_flat_lines(lines: bytes, count: int) -> list[Fields] | None:
         return None
     if len(records) != count or sum(map(len, records)) != lines.count(b":"):
         return None
-    return records if all(_well_typed(r.items()) for r in records) else None
+    return records if all(_well_typed(tuple(r), tuple(map(type, r.values()))) for r in records) else None
 
 
 class _Pairs(list[tuple[str, Any]]):
@@ -108,7 +109,9 @@ def _parse(value: bytes) -> Fields | None:
             text = json.dumps(_careful_json.decode(value.decode("latin-1")), ensure_ascii=False)
             text.encode()
         pairs = _careful_json.decode(value.decode(errors="surrogateescape"))
-        if not isinstance(pairs, _Pairs) or not _well_typed(pairs):
+        if not isinstance(pairs, _Pairs):
+            return None
+        if not _well_typed(tuple(name for name, _ in pairs), tuple(type(value) for _, value in pairs)):
             return None
         fields = dict(pairs)
         for name in ("type", "source"):  # other text is skipped unread, as no view depends on it
@@ -119,8 +122,14 @@ def _parse(value: bytes) -> Fields | None:
 
 
 def _parse_all(batch: RecordBatch) -> list[Fields | None]:
-    fast = None if batch.lines is None else _parse_flat_lines(batch.lines, len(batch))
-    return [_parse(value) for value in batch.values] if fast is None else list(fast)
+    records = None if batch.lines is None else _parse_flat_lines(batch.lines, len(batch))
+    if records is not None:
+        return list(records)
+    values, fields = batch.values, list[Fields | None]()
+    for start in range(0, len(values), _PIECE):
+        piece = values[start : start + _PIECE]
+        fields += _parse_flat_lines(b"\n".join(piece), len(piece)) or map(_parse, piece)
+    return fields
 
 
 def _half_stars(fields: Fields, published_s: int) -> int | None:
@@ -154,19 +163,19 @@ class PartitionPass:
     def read(self, batch: RecordBatch) -> tuple[list[Int64s], list[Int64s]]:
         """The batch's ratings, duplicates left out, as FACT_COLUMNS; and its invalid records, as INVALID_COLUMNS."""
         facts, refused = array("q"), array("q")
-        published = (batch.timestamps_ms // 1000).tolist()
+        published, offsets = (batch.timestamps_ms // 1000).tolist(), batch.offsets.tolist()
         for at, fields in enumerate(_parse_all(batch)):
             kind = None if fields is None else fields.get("type", "rating")
             if fields is not None and kind == "rating":
                 half_stars = _half_stars(fields, published[at])
                 if half_stars is not None:
                     if self._is_new(fields):
-                        facts.extend(self._fact(int(batch.offsets[at]), fields, half_stars))
+                        facts.extend(self._fact(offsets[at], fields, half_stars))
                     continue
             elif fields is not None and kind == "tick" and self._tick(fields, published[at]):
                 continue
             self.invalid += 1
-            refused.extend((int(batch.offsets[at]), payload_crc(batch.values[at])))
+            refused.extend((offsets[at], payload_crc(batch.values[at])))
         self.published_ms = int(batch.timestamps_ms[-1])
         return _columns(facts, len(FACT_COLUMNS)), _columns(refused, len(INVALID_COLUMNS))
 
@@ -190,7 +199,8 @@ class PartitionPass:
     def _tick(self, fields: Fields, published_s: int) -> bool:
         """Apply a tick; False if it is not valid."""
         event_time = fields.get("event_time", -1)
-        if not EARLIEST_TIMESTAMP <= event_time <= published_s:
+        is_float = abs(fields.get("rating", 0)) <= sys.float_info.max  # too large a number has not a rating's type
+        if not is_float or not EARLIEST_TIMESTAMP <= event_time <= published_s:
             return False
         self.clock = max(self.clock, event_time)
         if not fields.get("heartbeat", False):
