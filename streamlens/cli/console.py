@@ -1,0 +1,104 @@
+"""Output: JSON for programs, tables for people, and times and numbers as people read them."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Any, Self
+
+import msgspec
+import typer
+
+__all__ = ["StatusLine", "day", "heading", "is_terminal", "moment", "print_json", "print_table", "text"]
+
+_PLAIN_INTERVAL_S = 5.0
+
+
+def print_json(value: Any) -> None:
+    """One JSON document; NaN, which JSON does not know, becomes null."""
+    typer.echo(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Aligned columns, numbers to the right, nothing drawn around them: easy to read, grep and cut."""
+    cells = [[text(value) for value in row] for row in rows]
+    right = [all(_is_number(row[i]) for row in cells) and bool(cells) for i in range(len(columns))]
+    widths = [max(len(row[i]) for row in [list(columns), *cells]) for i in range(len(columns))]
+    for row in [list(columns), *cells]:
+        line = [c.rjust(w) if r else c.ljust(w) for c, w, r in zip(row, widths, right, strict=True)]
+        typer.echo("  ".join(line).rstrip())
+
+
+def heading(title: str) -> None:
+    typer.echo(f"\n{title}")
+
+
+def text(value: object) -> str:
+    """A value as a table shows it: counts with separators, floats short, an absent value as a dash."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:,.2f}" if isinstance(value, float) else str(value)
+
+
+def _is_number(cell: str) -> bool:
+    return cell == "-" or cell.replace(",", "").replace(".", "", 1).lstrip("-").isdigit()
+
+
+def moment(seconds: float | None) -> str:
+    """An event time, in UTC; a dash for none."""
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%S}" if seconds else "-"
+
+
+def day(seconds: float | None) -> str:
+    """An event time's day, in UTC; a dash for none."""
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d}" if seconds else "-"
+
+
+def is_terminal() -> bool:
+    """True if a person watches; else lines are plain and nothing is redrawn."""
+    return sys.stdout.isatty()
+
+
+class StatusLine:
+    """One line that is redrawn in a terminal; elsewhere a plain line every five seconds, and the last one at the end.
+
+    It goes to stderr, since it is not what a command was asked to print.
+    """
+
+    def __init__(self, quiet: bool = False, *, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._quiet = quiet
+        self._monotonic = monotonic
+        self._redraw = sys.stderr.isatty()
+        self._next = monotonic()
+        self._pending = ""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._redraw and not self._quiet:
+            typer.echo(err=True)
+        elif self._pending and not self._quiet:
+            typer.echo(self._pending, err=True)
+
+    def show(self, line: str) -> None:
+        """Say how things are now."""
+        if self._quiet:
+            return
+        if self._redraw:
+            width = shutil.get_terminal_size().columns - 1
+            typer.echo(f"\r\x1b[2K{line[:width]}", nl=False, err=True)
+            return
+        self._pending = line
+        if self._monotonic() >= self._next:
+            typer.echo(line, err=True)
+            self._pending = ""
+            self._next = self._monotonic() + _PLAIN_INTERVAL_S

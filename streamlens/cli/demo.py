@@ -1,0 +1,136 @@
+"""``streamlens demo``: all of it at once, in about a minute."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from streamlens.cli.console import StatusLine, day, heading, is_terminal, moment, print_table, text
+from streamlens.signals import run_until_signal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rich.table import Table
+
+    from streamlens.demo import DemoProgress, DemoSummary
+    from streamlens.replay_run import PreparedReplay
+
+__all__ = ["register"]
+
+_TITLE_WIDTH = 44
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(demo)
+
+
+def demo(
+    data: Annotated[str | None, typer.Option("--data", help="A MovieLens folder, or synthetic.")] = None,
+    rate: Annotated[float, typer.Option("--rate", help="Live events per second.")] = 700.0,
+    limit: Annotated[int | None, typer.Option("--limit", metavar="N", help="At most N live ratings.")] = None,
+) -> None:
+    """Replay MovieLens live through the feature pipeline, watch it, and verify what came out; about a minute."""
+    with suppress(KeyboardInterrupt):  # Ctrl-C before there is anything to drain
+        from streamlens.demo import run_demo
+        from streamlens.logs import configure_logs
+        from streamlens.replay_run import prepare_run
+        from streamlens.settings import load_settings
+
+        settings = load_settings({"replay": {"data": data, "rate": rate}})
+        configure_logs(settings.log)
+        prepared = prepare_run(settings, new_run=True, limit=limit)
+        typer.echo(prepared.describe())
+        with _live_table() as show:
+            summary = run_until_signal(lambda stopping: run_demo(prepared, stopping, show))
+        _print_summary(summary, prepared)
+        if not summary.report.ok:
+            raise typer.Exit(1)
+
+
+@contextmanager
+def _live_table() -> Iterator[Callable[[DemoProgress], None]]:
+    """A table that is redrawn in a terminal, else a plain line every five seconds."""
+    if not is_terminal():
+        with StatusLine() as line:
+            yield lambda now: line.show("  ".join(f"{name} {value}" for name, value in _rows(now)))
+        return
+    from rich.live import Live
+
+    with Live(refresh_per_second=4) as live:
+        yield lambda now: live.update(_table(now))
+
+
+def _rows(now: DemoProgress) -> list[tuple[str, str]]:
+    freshness = "-" if now.p50_ms is None else f"p50 {text(now.p50_ms)} ms, p99 {text(now.p99_ms)} ms"
+    return [
+        ("phase", now.phase),
+        ("event time", moment(now.clock)),
+        ("events", f"{text(now.applied)} of {text(now.total)}"),
+        ("events/s", text(round(now.events_per_s))),
+        ("lag", text(now.lag)),
+        ("freshness", freshness),
+        ("late", text(now.late)),
+        ("duplicates", text(now.duplicates)),
+        ("dead-lettered", text(now.dead_lettered)),
+    ]
+
+
+def _table(now: DemoProgress) -> Table:
+    from rich.progress_bar import ProgressBar
+    from rich.table import Table
+
+    table = Table(title="StreamLens", show_header=False, min_width=60)
+    for name, value in _rows(now):
+        table.add_row(name, value)
+    table.add_row("progress", ProgressBar(total=max(now.total, 1), completed=now.applied, width=40))
+    return table
+
+
+def _print_summary(summary: DemoSummary, prepared: PreparedReplay) -> None:
+    last = summary.last
+    ending = "" if summary.completed else " (stopped early)"
+    live = max(last.applied - prepared.plan.n_training, 0)
+    heading(f"{text(last.applied)} events in {summary.elapsed_s:.0f} s{ending}, each counted once")
+    rate = live / summary.live_s if summary.live_s > 0 else 0.0
+    typer.echo(f"live           {text(live)} events, {text(round(rate))}/s")
+    freshness = f"p50 {text(summary.p50_ms)} ms, p99 {text(summary.p99_ms)} ms from published to stored"
+    typer.echo(f"freshness      {freshness if summary.p50_ms is not None else '-'}")
+    typer.echo(f"lag            {text(last.lag)} at the end")
+    typer.echo(f"late           {text(last.late)}")
+    typer.echo(f"duplicates     {text(last.duplicates)}")
+    typer.echo(f"dead-lettered  {text(last.dead_lettered)}")
+    report = summary.report
+    proof = "passed: the store equals a batch pass over the log" if report.ok else "FAILED; see `streamlens verify`"
+    typer.echo(f"verify         {proof} ({text(report.rows)} rows, {report.seconds:.1f} s)")
+    _print_popular(summary, prepared)
+    heading("try next:")
+    typer.echo("  streamlens status                          how the run stands")
+    if summary.popular:
+        typer.echo(f"  streamlens features item {summary.popular[0].movie_id:<17} windows of the most popular movie")
+    typer.echo("  streamlens topics tail metrics --from-beginning | head")
+    typer.echo("  streamlens replay --new-run --speed 86400   a day a second; then `streamlens worker` beside it")
+
+
+def _print_popular(summary: DemoSummary, prepared: PreparedReplay) -> None:
+    from streamlens.demo import YEAR_S
+
+    movies = prepared.dataset.movies()
+
+    def name(movie_id: int) -> str:
+        title = movies[movie_id].title if movie_id in movies else f"movie {movie_id}"
+        return title if len(title) <= _TITLE_WIDTH else f"{title[: _TITLE_WIDTH - 3]}..."
+
+    now = [(name(movie.movie_id), movie.n_ratings) for movie in summary.popular]
+    before = [(name(movie.movie_id), movie.n_ratings) for movie in summary.popular_a_year_ago]
+    rows = max(len(now), len(before))
+    now += [("-", 0)] * (rows - len(now))
+    before += [("-", 0)] * (rows - len(before))
+    heading(f"most rated in the year up to {day(summary.clock)}, and up to {day(summary.clock - YEAR_S)}:")
+    print_table(
+        ["now", "ratings", "a year ago", "ratings"],
+        [[*left, *right] for left, right in zip(now, before, strict=True)],
+    )

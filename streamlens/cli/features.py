@@ -1,0 +1,82 @@
+"""``streamlens features``: one user's or movie's features, now or as of a time."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from streamlens.cli import options
+from streamlens.cli.console import heading, moment, print_json, print_table
+
+__all__ = ["app"]
+
+app = typer.Typer(help="Features of one user or movie, now or as of any time of the past.")
+
+_AsOf = Annotated[
+    str | None, typer.Option("--as-of", metavar="TIME", help="As of a date, a date and time (UTC), or epoch seconds.")
+]
+
+
+@app.command()
+def user(
+    user_id: Annotated[int, typer.Argument(metavar="ID", min=0)],
+    as_of: _AsOf = None,
+    run: options.RunId = None,
+    store: options.Store = None,
+    as_json: options.Json = False,
+) -> None:
+    """Totals, current session and latest ratings of one user."""
+    from streamlens.feature_views import describe_user
+
+    found = describe_user(options.find_target(run, store=store), user_id, as_of)
+    if as_json:
+        print_json(found)
+        return
+    if not found["known"]:
+        typer.echo(f"user {user_id}: no ratings {_when(found['as_of'])}; a model would take the cold-start path")
+        return
+    typer.echo(f"user {user_id} {_when(found['as_of'])}")
+    print_table(
+        ["ratings", "mean", "first rated", "last rated", "session since", "ratings in session"],
+        [
+            [
+                *(found["n_ratings"], found["mean_rating"], moment(found["first_rated"]), moment(found["last_rated"])),
+                *(moment(found["session_start"]), found["session_n"]),
+            ]
+        ],
+    )
+    heading("latest ratings:")
+    rows = [[moment(r["timestamp"]), r["rating"], r["title"], r["late"]] for r in found["history"]]
+    print_table(["time", "stars", "movie", "late"], rows)
+
+
+@app.command()
+def item(
+    movie_id: Annotated[int, typer.Argument(metavar="ID", min=0)],
+    as_of: _AsOf = None,
+    run: options.RunId = None,
+    store: options.Store = None,
+    as_json: options.Json = False,
+) -> None:
+    """Totals and rolling windows of one movie."""
+    from streamlens.feature_views import describe_item
+
+    found = describe_item(options.find_target(run, store=store), movie_id, as_of)
+    if as_json:
+        print_json(found)
+        return
+    if not found["known"]:
+        typer.echo(
+            f"movie {movie_id} ({found['title']}): no ratings {_when(found['as_of'])}; "
+            "a model would take the cold-start path"
+        )
+        return
+    typer.echo(f"movie {movie_id} ({found['title']}) {_when(found['as_of'])}")
+    windows = [[name, row["n_ratings"], row["mean_rating"]] for name, row in found["windows"].items()]
+    print_table(["window", "ratings", "mean"], [*windows, ["all", found["n_ratings"], found["mean_rating"]]])
+    typer.echo(f"first rated {moment(found['first_rated'])}, last rated {moment(found['last_rated'])}")
+
+
+def _when(as_of: int | None) -> str:
+    return "now" if as_of is None else f"as of {moment(as_of)}"

@@ -1,0 +1,25 @@
+"""Options that several commands take, and the run they lead to."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from streamlens.target import Target
+
+__all__ = ["Bus", "Json", "Quiet", "RunId", "Store", "find_target"]
+
+RunId = Annotated[str | None, typer.Option("--run", metavar="ID", help="The run; by default the last one started.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+Bus = Annotated[str | None, typer.Option("--bus", metavar="URL", help="The bus; by default the run's own log.")]
+Store = Annotated[str | None, typer.Option("--store", metavar="URL", help="The feature store; by default the run's.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
+
+
+def find_target(run: str | None, *, bus: str | None = None, store: str | None = None) -> Target:
+    """What a command is about. The settings are loaded here and not on import, which would slow ``--help`` down."""
+    from streamlens.target import find_target
+
+    return find_target(run, bus=bus, store=store)

@@ -1,0 +1,69 @@
+"""``streamlens status``: how the run stands."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import typer
+
+from streamlens.cli import options
+from streamlens.cli.console import heading, moment, print_json, print_table, text
+
+__all__ = ["register"]
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(status)
+
+
+def status(
+    run: options.RunId = None, bus: options.Bus = None, store: options.Store = None, as_json: options.Json = False
+) -> None:
+    """Offsets, lag, event time, freshness and counts of the run, and who is at work on it."""
+    from streamlens.run_status import run_status
+
+    target = options.find_target(run, bus=bus, store=store)
+
+    async def look() -> dict[str, Any]:
+        async with target.open_bus() as opened:
+            return await run_status(target, opened)
+
+    found = asyncio.run(look())
+    if as_json:
+        print_json(found)
+    else:
+        _print(found)
+
+
+def _print(found: dict[str, Any]) -> None:
+    typer.echo(f"run       {found['run'] or '-'}  ({found['data'] or 'unknown data'})")
+    typer.echo(f"bus       {found['bus']}\nstore     {found['store']}")
+    for role in ("replayer", "worker"):
+        typer.echo(f"{role:9} {'not running' if found[role] is None else f'running (process {found[role]})'}")
+    features = found["features"]
+    if features is None:
+        typer.echo("features  none yet; start `streamlens worker` to build them from the log")
+    else:
+        _print_features(features)
+    heading("topics:")
+    print_table(["topic", "records"], found["topics"].items())
+    if found["metrics"]:
+        heading("metrics:")
+        print_table(["metric", "value"], [(name, row["value"]) for name, row in found["metrics"].items()])
+
+
+def _print_features(features: dict[str, Any]) -> None:
+    ended = " (the run has ended)" if features["end_of_run"] else ""
+    ago = features["applied_ago_s"]
+    typer.echo(f"clock     {moment(features['clock'])}{ended}")
+    typer.echo(f"lag       {text(features['lag'])} records; last applied {text(ago)} s ago")
+    counts = ", ".join(f"{text(features[name])} {name.replace('_', '-')}" for name in _COUNTS)
+    typer.echo(f"applied   {counts}")
+    heading("ratings:")
+    columns = ["partition", "end", "applied", "lag", "clock"]
+    rows = [[*(row[name] for name in columns[:-1]), moment(row["clock"])] for row in features["partitions"]]
+    print_table(columns, rows)
+
+
+_COUNTS = ("ratings", "late", "duplicates", "dead_lettered")

@@ -1,0 +1,116 @@
+"""``streamlens worker``: keep the features of a run."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import nullcontext, suppress
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from streamlens.cli import options
+from streamlens.cli.console import StatusLine, moment, text
+from streamlens.signals import run_until_signal
+
+if TYPE_CHECKING:
+    from agents.worker import FeatureWorker, WorkerOptions
+    from streamlens.target import Target
+
+__all__ = ["register"]
+
+_WATCH_S = 0.25
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(worker)
+
+
+def worker(
+    until_end: Annotated[bool, typer.Option("--until-end", help="Stop once the end of the run is applied.")] = False,
+    rebuild: Annotated[
+        bool, typer.Option("--rebuild", help="Throw the store away; recompute it from the log.")
+    ] = False,
+    quiet: options.Quiet = False,
+    run: options.RunId = None,
+    bus: options.Bus = None,
+    store: options.Store = None,
+) -> None:
+    """Keep the features of the run, until Ctrl-C."""
+    with suppress(KeyboardInterrupt):  # Ctrl-C before there is anything to drain
+        from streamlens.logs import configure_logs
+
+        target = options.find_target(run, bus=bus, store=store)
+        configure_logs(target.settings.log)
+        run_until_signal(lambda stopping: _work(target, stopping, until_end, rebuild, quiet))
+
+
+async def _work(target: Target, stopping: asyncio.Event, until_end: bool, rebuild: bool, quiet: bool) -> None:
+    from agents.worker import FeatureWorker
+    from streamlens.presence import announced
+
+    async with target.open_bus():
+        pass  # a worker that came before its run leaves nothing behind
+    if rebuild:
+        _forget_store(target)
+    features = FeatureWorker(_worker_options(target))
+    with announced(target.folder, "worker") if target.folder else nullcontext():
+        watching = asyncio.create_task(_watch(features, target.partitions, stopping, until_end, quiet))
+        try:
+            await features.run(stopping)
+        finally:
+            watching.cancel()
+            await asyncio.wait([watching])
+
+
+def _worker_options(target: Target) -> WorkerOptions:
+    from agents.worker import WorkerOptions
+
+    wanted = target.settings.features
+    return WorkerOptions(
+        bus_url=target.bus_url,
+        store_url=target.store_url,
+        run_id=target.run_id,
+        partitions=target.partitions,
+        lateness_s=wanted.lateness_s,
+        session_gap_s=wanted.session_gap_s,
+        flush_records=wanted.flush_records,
+        linger_s=wanted.linger_ms / 1_000,
+    )
+
+
+def _forget_store(target: Target) -> None:
+    from featurestore.sqlite import database_path
+    from streamlens.presence import holder
+    from streams.errors import ConfigError
+
+    at_work = holder(target.folder, "worker") if target.folder else None
+    if at_work is not None:
+        raise ConfigError(f"--rebuild: process {at_work} is writing {target.store_url}; stop it first")
+    path = database_path(target.store_url)
+    for suffix in ("", "-wal", "-shm"):
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
+
+
+async def _watch(
+    features: FeatureWorker, partitions: int, stopping: asyncio.Event, until_end: bool, quiet: bool
+) -> None:
+    """Keep the status line, and end the worker with the run where that was asked for."""
+    with StatusLine(quiet) as line:
+        while True:
+            await asyncio.sleep(_WATCH_S)
+            cursors = features.ingest.writer.cursors.values()
+            line.show(_describe(features.metrics.latest, min((c.clock for c in cursors), default=0)))
+            if until_end and len(cursors) == partitions and all(c.end_of_run for c in cursors):
+                stopping.set()
+
+
+def _describe(latest: dict[str, float], clock: int) -> str:
+    if not latest:
+        return "starting"
+    p99 = latest.get("features.latency_ms.p99")
+    return (
+        f"{moment(clock)}  {text(int(latest['features.ratings']))} ratings  "
+        f"{text(round(latest['features.throughput']))}/s  lag {text(int(latest['features.lag']))}"
+        f"{'' if p99 is None else f'  p99 {text(p99)} ms'}  late {text(int(latest['features.late']))}  "
+        f"duplicates {text(int(latest['features.duplicates']))}  dead-lettered {text(int(latest['features.invalid']))}"
+    )

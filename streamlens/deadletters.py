@@ -1,0 +1,116 @@
+"""Dead letters: what could not be processed, counted by reason, and published again."""
+
+from __future__ import annotations
+
+import base64
+from collections import Counter, deque
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from streams.batch import InvalidRecord
+from streams.bus import Bus
+from streams.events import DEADLETTER, DeadLetter
+from streams.records import RecordBatch
+
+__all__ = ["DeadLetterSummary", "PlacedLetter", "read_dead_letters", "replay_dead_letters"]
+
+_FETCH_S = 1.0
+_decoder = msgspec.json.Decoder(DeadLetter)
+
+
+@dataclass(frozen=True, slots=True)
+class PlacedLetter:
+    """A dead letter, the partition of ``deadletter`` it lies on, and when it was published (milliseconds)."""
+
+    letter: DeadLetter
+    partition: int
+    timestamp_ms: int
+
+    @property
+    def kind(self) -> str:
+        """What the reasons of one sort have in common: the part before the colon."""
+        return self.letter.reason.partition(":")[0]
+
+    def as_dict(self) -> dict[str, Any]:
+        return {**msgspec.structs.asdict(self.letter), "timestamp_ms": self.timestamp_ms}
+
+
+@dataclass(slots=True)
+class DeadLetterSummary:
+    """``total`` distinct dead letters, how many of each kind, and the last few."""
+
+    last: deque[PlacedLetter]
+    total: int = 0
+    kinds: Counter[str] = field(default_factory=Counter)
+
+    def add(self, placed: PlacedLetter) -> None:
+        self.total += 1
+        self.kinds[placed.kind] += 1
+        self.last.append(placed)
+
+
+async def read_dead_letters(bus: Bus, *, last: int = 10) -> DeadLetterSummary:
+    """All dead letters up to now; ``last`` of them are kept. None at all if the topic does not exist yet."""
+    summary = DeadLetterSummary(deque(maxlen=last))
+    async for placed in _letters(bus):
+        summary.add(placed)
+    return summary
+
+
+async def replay_dead_letters(bus: Bus, *, kind: str | None = None) -> Counter[str]:
+    """Publish the records behind the dead letters (of one kind) again; returns how many by topic.
+
+    Each goes to the partition it came from, as source ``dlq/topic/partition/offset`` with id 1: however often it is
+    replayed, it counts once. A payload that is no JSON object cannot carry that identity, and goes as it was.
+    """
+    published: Counter[str] = Counter()
+    async with bus.producer() as producer:
+        async for placed in _letters(bus):
+            if placed.letter.topic == DEADLETTER or kind not in (None, placed.kind):
+                continue
+            key, value = _again(placed.letter)
+            await producer.send(placed.letter.topic, value, key=key, partition=placed.letter.partition)
+            published[placed.letter.topic] += 1
+        await producer.flush()
+    return published
+
+
+def _again(letter: DeadLetter) -> tuple[bytes | None, bytes]:
+    payload = base64.b64decode(letter.payload) if letter.encoding == "base64" else letter.payload.encode()
+    try:
+        record = msgspec.json.decode(payload, type=dict[str, msgspec.Raw])
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None, payload
+    key = bytes(record["user_id"]) if "user_id" in record else None
+    identity = {"source": f"dlq/{letter.topic}/{letter.partition}/{letter.offset}", "event_id": 1}
+    return key, msgspec.json.encode({**record, **identity})
+
+
+async def _letters(bus: Bus) -> AsyncIterator[PlacedLetter]:
+    """The dead letters on the bus by now, each once: delivery is at least once, and ids rise per source."""
+    if DEADLETTER not in await bus.topics():
+        return
+    newest: dict[tuple[int, str | None], int] = {}
+    ends = {tp: held.end for tp, held in (await bus.offsets(DEADLETTER)).items()}
+    async with await bus.consumer(DEADLETTER) as consumer:
+        while unread := [tp for tp, end in ends.items() if consumer.position(tp) < end]:
+            for batch in await consumer.fetch(timeout_s=_FETCH_S, partitions=unread):
+                for placed in _decode(batch):
+                    event_id, origin = placed.letter.event_id, (placed.partition, placed.letter.source)
+                    if event_id is None or event_id > newest.get(origin, 0):
+                        newest[origin] = event_id or 0
+                        yield placed
+
+
+def _decode(batch: RecordBatch) -> Iterator[PlacedLetter]:
+    rows = zip(batch.offsets.tolist(), batch.timestamps_ms.tolist(), batch.values, strict=True)
+    for offset, timestamp_ms, value in rows:
+        try:
+            letter = _decoder.decode(value)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            reason = f"not a dead letter: {error}"
+            letter = InvalidRecord(offset, reason, value).dead_letter(DEADLETTER, batch.partition)
+        yield PlacedLetter(letter, batch.partition, timestamp_ms)

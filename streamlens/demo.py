@@ -1,0 +1,176 @@
+"""The demo: a run of its own, replayed and kept by child processes, watched from the log and the store alone."""
+
+from __future__ import annotations
+
+import asyncio
+import statistics
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from featurestore.reader import FeatureReader, PopularItem
+from featurestore.verify import VerifyReport, verify
+from streamlens.children import Child, running
+from streamlens.replay_run import PreparedReplay
+from streamlens.run_status import features_status, latest_metrics
+from streams.bus import Bus, open_bus
+from streams.events import DAY_S, RATINGS
+from streams.topics import run_topics
+
+__all__ = ["YEAR_S", "DemoProgress", "DemoSummary", "run_demo"]
+
+YEAR_S = 365 * DAY_S
+_LOOK_S = 0.25
+_RATE_WINDOW_S = 2.0
+_POPULAR = 10
+
+
+@dataclass(frozen=True, slots=True)
+class DemoProgress:
+    """What the store and the metrics say now.
+
+    applied, total: ratings. events_per_s: applied, over the last two seconds. clock: event time, seconds since the
+    epoch, 0 for none. p50_ms, p99_ms: publishing to stored, over the last half second in which anything came.
+    """
+
+    phase: str
+    applied: int
+    total: int
+    events_per_s: float
+    lag: int
+    clock: int
+    late: int
+    duplicates: int
+    dead_lettered: int
+    p50_ms: float | None
+    p99_ms: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class DemoSummary:
+    """How it ended. p50_ms, p99_ms: the medians, over the half seconds of the live part, of those quantiles."""
+
+    last: DemoProgress
+    elapsed_s: float
+    live_s: float
+    p50_ms: float | None
+    p99_ms: float | None
+    completed: bool
+    report: VerifyReport
+    clock: int
+    popular: list[PopularItem]
+    popular_a_year_ago: list[PopularItem]
+
+
+@dataclass(slots=True)
+class _Watch:
+    """Looks at bus and store, and keeps what the summary needs."""
+
+    prepared: PreparedReplay
+    bus: Bus
+    began: float = field(default_factory=time.monotonic)
+    live_since: float | None = None
+    recent: deque[tuple[float, int]] = field(default_factory=deque)
+    p50s: dict[float, float] = field(default_factory=dict)
+    p99s: dict[float, float] = field(default_factory=dict)
+
+    async def look(self) -> DemoProgress:
+        held = await self.bus.offsets(RATINGS)
+        now = time.monotonic()
+        features = features_status(self.prepared.run.store_url, held, time.time())
+        applied = features["ratings"] if features else 0
+        live = applied >= self.prepared.plan.n_training
+        if live and self.live_since is None:
+            self.live_since = now
+        p50, p99 = await self._latencies(live)
+        return DemoProgress(
+            phase="live" if live else "training",
+            applied=applied,
+            total=self.prepared.plan.n_total,
+            events_per_s=self._rate(now, applied),
+            lag=features["lag"] if features else sum(end for _, end in held.values()),
+            clock=features["clock"] if features else 0,
+            late=features["late"] if features else 0,
+            duplicates=features["duplicates"] if features else 0,
+            dead_lettered=features["dead_lettered"] if features else 0,
+            p50_ms=p50,
+            p99_ms=p99,
+        )
+
+    def _rate(self, now: float, applied: int) -> float:
+        self.recent.append((now, applied))
+        while len(self.recent) > 2 and self.recent[1][0] <= now - _RATE_WINDOW_S:
+            self.recent.popleft()
+        since, before = self.recent[0]
+        return (applied - before) / (now - since) if now > since else 0.0
+
+    async def _latencies(self, live: bool) -> tuple[float | None, float | None]:
+        metrics = await latest_metrics(self.bus)
+        found: list[float | None] = []
+        for quantile, kept in (("p50", self.p50s), ("p99", self.p99s)):
+            metric = metrics.get(f"features.latency_ms{{quantile={quantile}}}")
+            if metric and live:
+                kept[metric["emitted_at"]] = metric["value"]
+            found.append(metric["value"] if metric else None)
+        return found[0], found[1]
+
+
+async def run_demo(
+    prepared: PreparedReplay, stopping: asyncio.Event, show: Callable[[DemoProgress], None]
+) -> DemoSummary:
+    """Replay ``prepared`` and keep its features until its end, or until ``stopping`` is set; then verify.
+
+    Raises ChildFailed with what the replayer or the worker said when either ends early.
+    """
+    run = prepared.run
+    async with open_bus(run.bus_url) as bus:
+        await bus.create_topics(*run_topics(prepared.options.partitions))
+        watch = _Watch(prepared, bus)
+        async with (
+            running(
+                "worker", run.path / "worker.log", "worker", "--run", run.run_id, "--until-end", "--quiet"
+            ) as worker,
+            running("replayer", run.path / "replayer.log", "replay", "--run", run.run_id, "--quiet") as replayer,
+        ):
+            completed = await _watch_until_end(watch, stopping, show, [worker, replayer])
+        last = await watch.look()
+        show(last)
+        report = await verify(bus, run.store_url)
+    with FeatureReader(run.store_url) as reader:
+        clock = reader.clock()
+        popular = reader.popular(YEAR_S, k=_POPULAR)
+        before = reader.popular(YEAR_S, as_of=clock - YEAR_S, k=_POPULAR)
+    ended = time.monotonic()
+    return DemoSummary(
+        last=last,
+        elapsed_s=ended - watch.began,
+        live_s=ended - (watch.live_since or ended),
+        p50_ms=_median(watch.p50s),
+        p99_ms=_median(watch.p99s),
+        completed=completed,
+        report=report,
+        clock=clock,
+        popular=popular,
+        popular_a_year_ago=before,
+    )
+
+
+async def _watch_until_end(
+    watch: _Watch, stopping: asyncio.Event, show: Callable[[DemoProgress], None], children: list[Child]
+) -> bool:
+    """Show progress until both children are done (True) or ``stopping`` is set (False)."""
+    while not stopping.is_set():
+        show(await watch.look())
+        states = [child.finished() for child in children]  # each is asked, so that no failure hides
+        if all(states):
+            return True
+        try:
+            await asyncio.wait_for(stopping.wait(), _LOOK_S)
+        except TimeoutError:
+            continue
+    return False
+
+
+def _median(values: dict[float, float]) -> float | None:
+    return statistics.median(values.values()) if values else None

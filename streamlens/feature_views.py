@@ -1,0 +1,87 @@
+"""One user's or movie's features as plain values, with titles: what ``streamlens features`` shows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from featurestore.reader import FeatureReader
+from streamlens.target import Target
+from streams.errors import ConfigError
+from streams.replay_options import parse_date
+
+__all__ = ["describe_item", "describe_user", "parse_as_of"]
+
+_LATEST_RATINGS = 10
+
+
+def parse_as_of(text: str | None) -> int | None:
+    """Seconds since the epoch of a date, a date and time (UTC unless it says otherwise), or such seconds.
+
+    >>> parse_as_of("2010-01-01"), parse_as_of("1262304000"), parse_as_of(None)
+    (1262304000, 1262304000, None)
+    """
+    if text is None:
+        return None
+    return int(text) if text.isascii() and text.isdigit() and len(text) > 8 else parse_date(text, "--as-of")
+
+
+def describe_user(target: Target, user_id: int, as_of: str | None) -> dict[str, Any]:
+    """A user's features and latest ratings; a user without ratings is not ``known``, and no error."""
+    moment = parse_as_of(as_of)
+    with FeatureReader(target.store_url) as reader:
+        found = reader.get_user_features([_id(user_id)], moment)
+        history = reader.history(user_id, moment)
+    titles = target.titles()
+    latest = range(len(history) - 1, max(-1, len(history) - 1 - _LATEST_RATINGS), -1)
+    return {
+        "user_id": user_id,
+        "as_of": moment,
+        "known": bool(found.known[0]),
+        **_row(found, "n_ratings", "mean_rating", "first_rated", "last_rated", "session_start", "session_n"),
+        "history": [
+            {
+                "timestamp": int(history.timestamp[i]),
+                "movie_id": int(history.movie_id[i]),
+                "title": titles.get(int(history.movie_id[i])),
+                "rating": float(history.rating[i]),
+                "late": bool(history.late[i]),
+            }
+            for i in latest
+        ],
+    }
+
+
+def describe_item(target: Target, movie_id: int, as_of: str | None) -> dict[str, Any]:
+    """A movie's features; a movie without ratings is not ``known``, and no error."""
+    with FeatureReader(target.store_url) as reader:
+        found = reader.get_item_features([_id(movie_id)], parse_as_of(as_of))
+    return {
+        "movie_id": movie_id,
+        "title": target.titles().get(movie_id, "unknown title"),
+        "as_of": parse_as_of(as_of),
+        "known": bool(found.known[0]),
+        **_row(found, "n_ratings", "mean_rating", "first_rated", "last_rated"),
+        "windows": {
+            name: {"n_ratings": int(found.window_n[name][0]), "mean_rating": _plain(found.window_mean[name][0])}
+            for name in found.window_n
+        },
+        "windows_end": found.as_of,
+    }
+
+
+def _id(value: int) -> int:
+    if value >= 2**63:
+        raise ConfigError(f"ID: expected 0 to 2^63 - 1, found {value}")
+    return value
+
+
+def _row(columns: Any, *names: str) -> dict[str, Any]:
+    return {name: _plain(getattr(columns, name)[0]) for name in names}
+
+
+def _plain(value: np.generic) -> int | float | None:
+    """A numpy scalar as JSON knows it; NaN is None."""
+    plain: int | float = value.item()
+    return None if plain != plain else plain

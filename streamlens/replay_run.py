@@ -1,0 +1,113 @@
+"""From settings to a replay: the dataset opened, the run found or begun, and one replayer at a time on it."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from streamlens.settings import Settings
+from streams.bus import open_bus
+from streams.dataset import DEFAULT_DATASET, Dataset, open_dataset
+from streams.errors import ConfigError
+from streams.progress import ReplayProgress
+from streams.replay_options import ReplayOptions
+from streams.replayer import Replayer, ReplayPlan, ReplaySummary, plan_replay
+from streams.run import RunFolder, WeekSplitInfo, open_run, start_run
+
+__all__ = ["PreparedReplay", "continue_run", "prepare_run"]
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedReplay:
+    """A run and what it publishes."""
+
+    run: RunFolder
+    dataset: Dataset
+    options: ReplayOptions
+    plan: ReplayPlan
+
+    def describe(self) -> str:
+        """Run, data and its two parts, on one line."""
+        live = self.plan.n_total - self.plan.n_training
+        return (
+            f"run {self.run.run_id}: {self.dataset.name}, {self.plan.n_training:,} training and {live:,} live ratings"
+        )
+
+    async def replay(
+        self, stopping: asyncio.Event, on_progress: Callable[[ReplayProgress], None] | None = None
+    ) -> ReplaySummary:
+        """Publish until done or until ``stopping`` is set. Raises ConfigError while another process replays the run."""
+        with self.run.claim("replayer"):
+            async with open_bus(self.run.bus_url) as bus:
+                replayer = Replayer(self.dataset, bus, self.options, run_id=self.run.run_id, on_progress=on_progress)
+                waiting = asyncio.create_task(_stop_when(stopping, replayer))
+                try:
+                    summary = await replayer.replay()
+                finally:
+                    waiting.cancel()
+            if summary.completed:
+                self.run.complete()
+        return summary
+
+
+async def _stop_when(stopping: asyncio.Event, replayer: Replayer) -> None:
+    await stopping.wait()
+    replayer.stop()
+
+
+def prepare_run(
+    settings: Settings, *, new_run: bool = False, limit: int | None = None, until: str | None = None
+) -> PreparedReplay:
+    """The run that the settings ask for, begun or gone on with; it becomes the current one."""
+    wanted = settings.replay
+    options = ReplayOptions(
+        week=wanted.week,
+        start=wanted.start,
+        speed=math.inf if wanted.speed == "max" else wanted.speed,
+        rate=wanted.rate,
+        arrival=wanted.arrival,
+        limit=limit,
+        until=until,
+        partitions=settings.partitions,
+        seed=wanted.seed,
+    )
+    name = _lasting_name(wanted.data or DEFAULT_DATASET)
+    dataset = open_dataset(name)
+    plan = plan_replay(dataset, options)
+    run = start_run(
+        settings.var,
+        data=name,
+        data_fingerprint=dataset.fingerprint,
+        options=options.as_dict(),
+        split=WeekSplitInfo(plan.split.start, plan.split.cutoff, plan.n_training, plan.split.n_live),
+        new_run=new_run,
+        bus_url=settings.bus,
+        store_url=settings.store,
+    )
+    return PreparedReplay(run, dataset, options, plan)
+
+
+def continue_run(settings: Settings, run_id: str) -> PreparedReplay:
+    """A run that exists, with the options it was begun with. Raises ConfigError where its data has changed."""
+    run = open_run(settings.var, run_id)
+    kept: dict[str, Any] = dict(run.info.options)
+    if kept["speed"] == "max":
+        kept["speed"] = math.inf
+    options = ReplayOptions(**kept)
+    dataset = open_dataset(run.info.data)
+    if dataset.fingerprint != run.info.data_fingerprint:
+        raise ConfigError(
+            f"run {run_id}: expected the data it began with, found {run.info.data} with other content; "
+            "begin another run with --new-run"
+        )
+    return PreparedReplay(run, dataset, options, plan_replay(dataset, options))
+
+
+def _lasting_name(data: str) -> str:
+    """A folder by its absolute path, so that the run finds it from any directory."""
+    folder = Path(data).expanduser()
+    return str(folder.resolve()) if folder.exists() else data

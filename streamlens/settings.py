@@ -1,0 +1,182 @@
+"""Settings of the whole program: defaults < ``streamlens.toml`` < ``STREAMLENS_...`` variables < flags.
+
+A section's variable carries the section's name: ``STREAMLENS_REPLAY_RATE=700`` is ``rate`` under ``[replay]``.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from streams.errors import ConfigError
+
+__all__ = ["DEFAULT_FILE", "FeatureSettings", "ReplaySettings", "Settings", "load_settings"]
+
+DEFAULT_FILE = "streamlens.toml"
+"""The settings file, in the current folder, that is read when it exists."""
+
+_PREFIX = "STREAMLENS_"
+_FILE_VARIABLE = f"{_PREFIX}CONFIG"
+
+
+class ReplaySettings(BaseModel):
+    """What is replayed and how fast: ``[replay]``."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    data: str | None = None
+    """A dataset folder, or ``synthetic``; None is the ml-latest-small of the checkout."""
+    start: Annotated[str, BeforeValidator(str)] = "auto"
+    """Where week 1 begins: a date, or ``auto``."""
+    week: Annotated[int, Field(ge=1)] = 10
+    """The first live week; what lies before it is published unpaced."""
+    speed: Annotated[float, Field(gt=0)] | Literal["max"] | None = None
+    """Event seconds per second, or ``max``; excludes ``rate``."""
+    rate: Annotated[float, Field(gt=0)] | None = None
+    """Mean events per second; excludes ``speed``."""
+    arrival: str = "recorded"
+    """How events are spaced: recorded, steady, poisson or bursty."""
+    seed: int = 0
+
+
+class FeatureSettings(BaseModel):
+    """What the features agent counts, and when it writes: ``[features]``."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    lateness_s: Annotated[int, Field(ge=0)] = 86_400
+    """A rating older than the last boundary tick by more than this is late."""
+    session_gap_s: Annotated[int, Field(gt=0)] = 1_800
+    """A user's session ends where no rating follows for this long."""
+    flush_records: Annotated[int, Field(gt=0)] = 100_000
+    """Most events in one transaction under backlog; more is faster, and takes more memory."""
+    linger_ms: Annotated[float, Field(ge=0, le=1_000)] = 5.0
+    """How long a fetch waits for company at low rates: less is fresher, more saves CPU."""
+
+
+class Settings(BaseSettings):
+    """Everything that can be set."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=_PREFIX, env_nested_delimiter="_", env_nested_max_split=1, extra="forbid", frozen=True
+    )
+
+    bus: str | None = None
+    """The bus URL; None is the run's own ``bus.db``."""
+    store: str | None = None
+    """The feature store URL; None is the run's own ``features.db``."""
+    var: Path = Path("var")
+    """The folder that holds the runs."""
+    partitions: Annotated[int, Field(ge=1, le=1_024)] = 4
+    """Partitions of the topics a new run creates; fixed for its life."""
+    log: Literal["debug", "info", "warning", "error"] = "warning"
+    """What is logged on stderr: this and worse."""
+    replay: ReplaySettings = ReplaySettings()
+    features: FeatureSettings = FeatureSettings()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Flags, variables, then the file that :func:`load_settings` chose."""
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, toml_file=_file())
+
+
+def load_settings(flags: Mapping[str, Any] | None = None) -> Settings:
+    """The settings in force; ``flags`` as nested as the settings are, None meaning not given.
+
+    Raises ConfigError that names the file, variable or flag at fault, and the nearest name where one is unknown.
+    """
+    given = _without_none(flags or {})
+    if "replay" in given and len(given["replay"].keys() & {"speed", "rate"}) == 1:
+        given["replay"] = {"speed": None, "rate": None, **given["replay"]}  # a flag replaces the file's choice
+    _refuse_unknown_variables()
+    try:
+        return Settings(**given)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{_file()}: not valid TOML: {error}") from error
+    except ValidationError as error:
+        raise ConfigError(_explain(error, given)) from error
+
+
+def _file() -> Path | None:
+    chosen = os.environ.get(_FILE_VARIABLE)
+    if chosen is None:
+        return Path(DEFAULT_FILE) if Path(DEFAULT_FILE).is_file() else None
+    if not Path(chosen).is_file():
+        raise ConfigError(f"{_FILE_VARIABLE}: expected a settings file, found none at {chosen}")
+    return Path(chosen)
+
+
+def _without_none(values: Mapping[str, Any]) -> dict[str, Any]:
+    kept = {k: _without_none(v) if isinstance(v, Mapping) else v for k, v in values.items() if v is not None}
+    return {k: v for k, v in kept.items() if v != {}}
+
+
+def _sections() -> dict[str, type[BaseModel]]:
+    found = {name: field.annotation for name, field in Settings.model_fields.items()}
+    return {name: kind for name, kind in found.items() if isinstance(kind, type) and issubclass(kind, BaseModel)}
+
+
+def _refuse_unknown_variables() -> None:
+    """pydantic-settings ignores a variable that fits no field; a typo deserves an answer."""
+    known = {_FILE_VARIABLE}
+    for name in Settings.model_fields:
+        section = _sections().get(name)
+        fields = [f"{name}_{field}" for field in section.model_fields] if section else [name]
+        known.update(f"{_PREFIX}{field.upper()}" for field in fields)
+    for variable in sorted(os.environ):
+        if variable.upper().startswith(_PREFIX) and variable.upper() not in known:
+            raise ConfigError(f"{variable}: not a setting{_nearest(variable.upper(), sorted(known))}")
+
+
+def _nearest(name: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"; did you mean {close[0]}?" if close else f"; expected one of {', '.join(known)}"
+
+
+def _explain(error: ValidationError, flags: Mapping[str, Any]) -> str:
+    """The first setting at fault on one line, with the place it comes from."""
+    problems = error.errors(include_url=False)
+    path = _setting_path(problems[0]["loc"])
+    name = ".".join(path)
+    if problems[0]["type"] == "extra_forbidden":
+        section = _sections().get(path[0]) if len(path) > 1 else None
+        known = [".".join((*path[:-1], field)) for field in (section or Settings).model_fields]
+        return f"{_origin(path, flags)}: {name} is not a setting{_nearest(name, known)}"
+    reasons = [p["msg"][0].lower() + p["msg"][1:] for p in problems if _setting_path(p["loc"]) == path]
+    return f"{_origin(path, flags)}: {name}: {' or '.join(reasons)}; found {problems[0]['input']!r}"
+
+
+def _setting_path(loc: tuple[int | str, ...]) -> tuple[str, ...]:
+    """The names of section and field; pydantic appends the member of a union that it tried."""
+    depth = 2 if str(loc[0]) in _sections() else 1
+    return tuple(str(part) for part in loc[:depth])
+
+
+def _origin(path: tuple[str, ...], flags: Mapping[str, Any]) -> str:
+    value: Any = flags
+    for part in path:
+        value = value.get(part) if isinstance(value, Mapping) else None
+    if value is not None:
+        return f"--{path[-1].replace('_', '-')}"
+    variable = f"{_PREFIX}{'_'.join(path)}".upper()
+    given = [name for name in os.environ if name.upper() == variable]
+    return given[0] if given else str(_file())

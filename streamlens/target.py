@@ -1,0 +1,82 @@
+"""Which run a command is about, and where its log and its store are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from streamlens.settings import Settings, load_settings
+from streams.bus import Bus, open_bus
+from streams.dataset import open_dataset
+from streams.errors import ConfigError, DataError
+from streams.run import RunFolder, current_run, open_run
+
+__all__ = ["Target", "find_target"]
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A run, or a bus and a store that were named instead of one."""
+
+    settings: Settings
+    run: RunFolder | None
+
+    @property
+    def run_id(self) -> str:
+        """Empty where there is no run."""
+        return self.run.run_id if self.run else ""
+
+    @property
+    def folder(self) -> Path | None:
+        return self.run.path if self.run else None
+
+    @property
+    def data(self) -> str | None:
+        return self.run.info.data if self.run else None
+
+    @property
+    def bus_url(self) -> str:
+        return self._url("bus", self.settings.bus, self.run.bus_url if self.run else None)
+
+    @property
+    def store_url(self) -> str:
+        return self._url("store", self.settings.store, self.run.store_url if self.run else None)
+
+    @property
+    def partitions(self) -> int:
+        """Partitions of ``ratings``: the run's, since they are fixed for its life."""
+        return int(self.run.info.options["partitions"]) if self.run else self.settings.partitions
+
+    def _url(self, name: str, setting: str | None, of_run: str | None) -> str:
+        url = setting or of_run
+        if url is None:
+            raise ConfigError(
+                f"{name}: expected a run in {self.settings.var} or a URL, found neither; start a run with "
+                f"`streamlens replay` or `streamlens demo`, or give --{name} URL"
+            )
+        return url
+
+    def open_bus(self) -> Bus:
+        """The bus, as an async context manager. A log that does not exist yet is an error, not a new log."""
+        url = self.bus_url
+        prefix = "sqlite:///"
+        if url.startswith(prefix) and not Path(url.removeprefix(prefix)).exists():
+            raise ConfigError(f"bus {url}: nothing is there yet; start `streamlens replay` first")
+        return open_bus(url)
+
+    def titles(self) -> dict[int, str]:
+        """Movie titles by id; none where the data of the run is no longer there, since titles only adorn."""
+        try:
+            return (
+                {movie.movie_id: movie.title for movie in open_dataset(self.data).movies().values()}
+                if self.data
+                else {}
+            )
+        except DataError:
+            return {}
+
+
+def find_target(run_id: str | None, *, bus: str | None = None, store: str | None = None) -> Target:
+    """The run of that id, else the current one, else none; flags and settings may name another bus or store."""
+    settings = load_settings({"bus": bus, "store": store})
+    return Target(settings, open_run(settings.var, run_id) if run_id else current_run(settings.var))
