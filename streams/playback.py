@@ -32,7 +32,7 @@ class Playback:
 
     def __init__(self, clock: Clock, live_pace: float, report: Callable[[], None]) -> None:
         self._clock = clock
-        self._live_pace = live_pace
+        self.live_pace = live_pace
         self._report = report
         self._live = False
         self._wake = asyncio.Event()
@@ -63,7 +63,7 @@ class Playback:
 
     def set_live_pace(self, pace: float) -> None:
         """Of the live part, now or once it begins; ``math.inf`` for as fast as possible."""
-        self._live_pace = pace
+        self.live_pace = pace
         if self._live:
             self.pacer.set_pace(pace, self._reached)
         self._wake.set()
@@ -71,7 +71,7 @@ class Playback:
     def go_live(self) -> None:
         """What is played from here on has a schedule that begins now."""
         paused = self.pacer.paused
-        self.pacer = Pacer(self._clock, self._live_pace)
+        self.pacer = Pacer(self._clock, self.live_pace)
         self._live = True
         self._reached = 0.0
         if paused:

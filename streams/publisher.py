@@ -60,7 +60,7 @@ class RatingsPublisher:
     ) -> None:
         """Ratings at ``index`` of the chunk to their partition; ticks as (how many of them stand before it, tick)."""
         tail = self._tails[partition]
-        if chunk.first_ordinal <= self._resumed_to:
+        if chunk.first_ordinal <= self._resumed_to + 1:  # the tick before it may be there already
             skip = int(np.searchsorted(index + chunk.first_ordinal, tail.ordinal, "right"))
             index = index[skip:]
             ticks = [(before - skip, tick) for before, tick in ticks if tick.event_time > tail.event_time]

@@ -15,13 +15,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from streams.bus import Bus, Producer, TopicSpec
+from streams.bus import Bus, Producer
 from streams.chunks import read_chunks
 from streams.clock import Clock, SystemClock
 from streams.control import ControlListener
 from streams.dataset import Dataset
 from streams.errors import ConfigError
-from streams.events import CONTROL, DEADLETTER, RATINGS, Control, Tick
+from streams.events import RATINGS, Control, Tick
 from streams.pacing import arrival_gaps, schedule
 from streams.playback import Playback
 from streams.progress import ProgressMeter, ReplayProgress
@@ -30,6 +30,7 @@ from streams.replay_options import DEFAULT_SPEED, ReplayOptions, parse_date
 from streams.resume import PartitionTail, own_tails
 from streams.split import WeekSplit, parse_start, split_at_week
 from streams.ticks import end_of_run_time
+from streams.topics import run_topics
 
 __all__ = ["ReplayOptions", "ReplayPlan", "ReplayProgress", "ReplaySummary", "Replayer", "plan_replay"]
 
@@ -123,6 +124,15 @@ class Replayer:
         """End after what is being sent: :meth:`replay` flushes and returns. For signal handlers."""
         self._playback.stop()
 
+    @property
+    def paused(self) -> bool:
+        return self._playback.pacer.paused
+
+    @property
+    def speed(self) -> float:
+        """Of the live part, in the unit the run was started with (--speed or --rate); inf for as fast as possible."""
+        return self._playback.live_pace / self._pace_per_unit
+
     async def replay(self) -> ReplaySummary:
         """Publish what the log does not hold yet, and wait until it is durable.
 
@@ -130,16 +140,17 @@ class Replayer:
         takes no more; what was published then is a prefix of each partition, and another replay goes on from it.
         """
         began = self._clock.monotonic()
-        await self._create_topics()
+        await self._bus.create_topics(*run_topics(self._options.partitions))
         tails = await own_tails(self._bus, RATINGS, self._run_id)
         unfinished = [tail.ordinal for tail in tails if not tail.end_of_run]
         start = min(unfinished, default=self.plan.n_total)
         self._playback.start_at(start, self._dataset.timestamp_at(start - 1) if start else None)
         n_ratings = n_ticks = 0
+        completed = not unfinished
         if unfinished:
             async with self._bus.producer() as producer, self._listening(producer):
                 publisher = RatingsPublisher(producer, self._run_id, tails)
-                await self._publish(publisher, start, tails)
+                completed = await self._publish(publisher, start, tails)
                 await publisher.flush()
                 n_ratings, n_ticks = publisher.n_ratings, publisher.n_ticks
         self._report(final=True)
@@ -153,14 +164,8 @@ class Replayer:
             event_time=self._playback.event_time,
             elapsed_s=self._clock.monotonic() - began,
             shifted_s=self._playback.pacer.shifted_s,
-            completed=not unfinished or not self._playback.stopped,
+            completed=completed,
         )
-
-    async def _create_topics(self) -> None:
-        """``ratings`` with the run's partitions; the others only where nobody made them yet."""
-        existing = await self._bus.topics()
-        names = [RATINGS, *(name for name in (CONTROL, DEADLETTER) if name not in existing)]
-        await self._bus.create_topics(*(TopicSpec(name, self._options.partitions) for name in names))
 
     def _choose_arrival(self) -> tuple[str, float]:
         """The arrival pattern, and its virtual seconds per unit of rate or speed."""
@@ -176,7 +181,8 @@ class Replayer:
     async def _listening(self, producer: Producer) -> AsyncIterator[None]:
         listener = await ControlListener.open(self._bus, producer, self._run_id, self._take)
         task = asyncio.create_task(listener.run(), name="replay-control")
-        task.add_done_callback(lambda _: self.stop())  # a control topic that cannot be read ends the replay
+        # A control topic that cannot be read ends the replay: nobody could pause or stop it.
+        task.add_done_callback(lambda done: None if done.cancelled() else self.stop())
         try:
             yield
         finally:
@@ -208,17 +214,22 @@ class Replayer:
             final=final,
         )
 
-    async def _publish(self, publisher: RatingsPublisher, start: int, tails: list[PartitionTail]) -> None:
-        """Everything from position ``start`` on: what is due at once, the rest in time, and the end of the run."""
+    async def _publish(self, publisher: RatingsPublisher, start: int, tails: list[PartitionTail]) -> bool:
+        """Everything from position ``start`` on: what is due at once, the rest in time, and the end of the run.
+
+        False if it was stopped before the end.
+        """
         total = self.plan.n_total
         # What one partition holds already was due when it was published: the others get theirs at once.
         live_from = min(max(self.plan.n_training, *(tail.ordinal for tail in tails)), total)
         await self._publish_range(publisher, start, live_from, "recorded")
         self._playback.go_live()
         await self._publish_range(publisher, live_from, total, self._arrival)
-        if not self._playback.stopped:
-            end = end_of_run_time(self._playback.event_time, int(self._clock.time()))
-            await publisher.tick(Tick(end, self._run_id, total, end_of_run=True))
+        if self._playback.stopped:
+            return False
+        end = end_of_run_time(self._playback.event_time, int(self._clock.time()))
+        await publisher.tick(Tick(end, self._run_id, total, end_of_run=True))
+        return True
 
     async def _publish_range(self, publisher: RatingsPublisher, start: int, stop: int, arrival: str) -> None:
         rng = np.random.default_rng(self._options.seed)

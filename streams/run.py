@@ -40,15 +40,18 @@ class WeekSplitInfo(msgspec.Struct, frozen=True):
 
 
 class RunInfo(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What ``run.json`` holds. Times are wall time, ISO 8601 in UTC; ``nonce`` tells apart runs of the same options."""
+    """What ``run.json`` holds. Times are wall time, ISO 8601 in UTC; ``nonce`` tells apart runs of the same options.
+
+    ``bus_url`` and ``store_url`` are None where log and store lie in the run's folder, which may be moved.
+    """
 
     run_id: str
     data: str
     data_fingerprint: str
     options: dict[str, Any]
-    bus_url: str
-    store_url: str
     started_at: str
+    bus_url: str | None = None
+    store_url: str | None = None
     split: WeekSplitInfo | None = None
     nonce: str = ""
     completed_at: str | None = None
@@ -71,11 +74,11 @@ class RunFolder:
 
     @property
     def bus_url(self) -> str:
-        return self.info.bus_url
+        return self.info.bus_url or f"sqlite:///{self.path.resolve() / 'bus.db'}"
 
     @property
     def store_url(self) -> str:
-        return self.info.store_url
+        return self.info.store_url or f"sqlite:///{self.path.resolve() / 'features.db'}"
 
     @contextmanager
     def claim(self, role: str) -> Iterator[None]:
@@ -134,55 +137,58 @@ def start_run(
     Raises ConfigError when the current run is unfinished and was asked for something else, or lies on another bus
     or store; ``new_run`` begins one of its own then, whatever there is.
     """
-    if not new_run:
-        _check_resumable(var, data, data_fingerprint, options)
-    nonce = secrets.token_hex(4) if new_run else ""
-    run_id = run_id_of(data_fingerprint, options, nonce)
-    folder = _folder(var, run_id)
-    if (folder / _RUN_JSON).exists():
-        run = open_run(var, run_id)
-        for name, wanted, found in (("bus", bus_url, run.bus_url), ("store", store_url, run.store_url)):
-            if wanted is not None and wanted != found:
-                raise ConfigError(
-                    f"run {run_id}: expected its {name} {found}, found {wanted}; "
-                    f"leave --{name} out to resume it, or begin another run with --new-run"
-                )
-    else:
+    run = None if new_run else _run_to_continue(var, data, data_fingerprint, options)
+    if run is None:
+        nonce = secrets.token_hex(4) if new_run else ""
         info = RunInfo(
-            run_id=run_id,
+            run_id=run_id_of(data_fingerprint, options, nonce),
             data=data,
             data_fingerprint=data_fingerprint,
             options=dict(options),
-            bus_url=bus_url or f"sqlite:///{folder.resolve() / 'bus.db'}",
-            store_url=store_url or f"sqlite:///{folder.resolve() / 'features.db'}",
             started_at=_now(),
+            bus_url=bus_url,
+            store_url=store_url,
             split=split,
             nonce=nonce,
         )
-        folder.mkdir(parents=True, exist_ok=True)
-        _write_atomically(folder / _RUN_JSON, msgspec.json.format(msgspec.json.encode(info)))
         run = RunFolder(var, info)
-    _write_atomically(var / _CURRENT, f"{run_id}\n".encode())
+        run.path.mkdir(parents=True, exist_ok=True)
+        _write_atomically(run.path / _RUN_JSON, msgspec.json.format(msgspec.json.encode(info)))
+    for name, wanted, expected in (("bus", bus_url, run.bus_url), ("store", store_url, run.store_url)):
+        if wanted is not None and wanted != expected:
+            raise ConfigError(
+                f"run {run.run_id}: expected its {name} {expected}, found {wanted}; "
+                f"leave --{name} out to resume it, or begin another run with --new-run"
+            )
+    _write_atomically(var / _CURRENT, f"{run.run_id}\n".encode())
     return run
 
 
-def _check_resumable(var: Path, data: str, data_fingerprint: str, options: Mapping[str, object]) -> None:
+def _run_to_continue(var: Path, data: str, data_fingerprint: str, options: Mapping[str, object]) -> RunFolder | None:
+    """The current run if it is of this data and these options, else an earlier one that is; None for a first run."""
     run = current_run(var)
-    if run is None or run.info.completed_at is not None:
-        return
-    info = run.info
+    if run is not None:
+        difference = _difference(run.info, data, data_fingerprint, options)
+        if difference is None:
+            return run
+        if run.info.completed_at is None:
+            raise ConfigError(
+                f"run {run.run_id} is unfinished: to resume it, expected {difference}; "
+                "ask for the same again, or begin another run with --new-run"
+            )
+    run_id = run_id_of(data_fingerprint, options)
+    return open_run(var, run_id) if (_folder(var, run_id) / _RUN_JSON).exists() else None
+
+
+def _difference(info: RunInfo, data: str, data_fingerprint: str, options: Mapping[str, object]) -> str | None:
+    """What a run was asked for and what is asked for now, where they differ."""
     if info.data_fingerprint != data_fingerprint:
-        difference = f"data {info.data}, found {data}" + (" with other content" if info.data == data else "")
-    else:
-        names = [name for name in {**info.options, **options} if info.options.get(name) != options.get(name)]
-        if not names:
-            return
-        expected = " ".join(f"{name}={_shown(info.options.get(name))}" for name in names)
-        difference = f"{expected}, found " + " ".join(f"{name}={_shown(options.get(name))}" for name in names)
-    raise ConfigError(
-        f"run {info.run_id} is unfinished: to resume it, expected {difference}; "
-        "ask for the same again, or begin another run with --new-run"
-    )
+        return f"data {info.data}, found {data}" + (" with other content" if info.data == data else "")
+    names = [name for name in {**info.options, **options} if info.options.get(name) != options.get(name)]
+    if not names:
+        return None
+    expected = " ".join(f"{name}={_shown(info.options.get(name))}" for name in names)
+    return f"{expected}, found " + " ".join(f"{name}={_shown(options.get(name))}" for name in names)
 
 
 def _shown(value: object) -> str:
