@@ -38,7 +38,11 @@ def heading(title: str) -> None:
 
 
 def text(value: object) -> str:
-    """A value as a table shows it: counts with separators, floats short, an absent value as a dash."""
+    """A value as a table shows it: counts with separators, floats short, an absent value as a dash.
+
+    >>> [text(value) for value in (1234567, 3.14159, None, float("nan"), True, "free text")]
+    ['1,234,567', '3.14', '-', '-', 'yes', 'free text']
+    """
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return "-"
     if isinstance(value, bool):

@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from streamlens.cli.app import run
+
+COMMANDS = ["demo", "replay", "worker", "status", "topics", "features", "verify", "deadletter", "doctor", "bench"]
+Capture = pytest.CaptureFixture[str]
+
+
+def failure(capsys: Capture, *arguments: str) -> str:
+    """The one line that a failing command says; its exit code is 2 and it prints nothing."""
+    assert run(arguments) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.count("\n") == 1
+    return said.err
+
+
+def test_help_lists_the_commands_in_the_order_of_use(capsys: Capture) -> None:
+    assert run(["--help"]) == 0
+    out = capsys.readouterr().out
+    places = [out.index(f"│ {command} ") for command in COMMANDS]
+    assert places == sorted(places)
+
+
+def test_no_arguments_show_the_help(capsys: Capture) -> None:
+    assert run([]) == 0
+    assert "Usage: streamlens" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", [*COMMANDS, "topics tail", "features user", "deadletter replay"])
+def test_every_command_has_help(command: str, capsys: Capture) -> None:
+    assert run([*command.split(), "--help"]) == 0
+    assert f"Usage: streamlens {command}" in capsys.readouterr().out
+
+
+def test_help_waits_for_nothing_heavy() -> None:
+    code = (
+        "import sys; from streamlens.cli.app import run; run(['--help']); print(sorted(sys.modules), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    for module in ("numpy", "faust", "duckdb", "sqlalchemy", "pydantic", "structlog"):
+        assert f"'{module}'" not in done.stderr
+
+
+def test_the_version_is_shown(capsys: Capture) -> None:
+    assert run(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("streamlens 0.")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["nope"], "nope"),
+        (["replay", "--sped", "3"], "--speed"),
+        (["topics"], "Missing command"),
+        (["topics", "tail"], "Missing argument"),
+        (["topics", "tail", "ratings", "--limit", "0"], "--limit"),
+        (["features", "user", "everybody"], "'ID'"),
+        (["bench", "luck"], "luck"),
+    ],
+)
+def test_a_wrong_command_line_is_one_line_with_where_to_look(
+    arguments: list[str], complaint: str, capsys: Capture
+) -> None:
+    said = failure(capsys, *arguments)
+    assert complaint in said
+    assert "--help" in said
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["status"],
+        ["worker"],
+        ["verify"],
+        ["topics", "list"],
+        ["topics", "lag"],
+        ["topics", "tail", "ratings"],
+        ["deadletter", "list"],
+        ["deadletter", "replay"],
+        ["features", "user", "1"],
+    ],
+)
+def test_without_a_run_a_command_says_how_to_start_one(arguments: list[str], capsys: Capture, workplace: Path) -> None:
+    assert "streamlens replay" in failure(capsys, *arguments)
+    assert list(workplace.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["status", "--run", "abc"], "run abc"),
+        (["status", "--run", "../abc"], "run: expected an id"),
+        (["status", "--bus", "amqp://here"], "amqp://here"),
+        (["topics", "list", "--bus", "sqlite:///nowhere/bus.db"], "nothing is there yet"),
+        (["worker", "--bus", "sqlite:///nowhere/bus.db", "--store", "sqlite:///f.db"], "nothing is there yet"),
+        (["features", "user", "1", "--store", "sqlite:///nowhere.db"], "not there yet"),
+        (["features", "user", "1", "--store", "sqlite:///nowhere.db", "--as-of", "soon"], "--as-of"),
+        (["replay", "--data", "nowhere"], "nowhere: expected a MovieLens folder"),
+        (["replay", "--week", "0"], "--week"),
+        (["replay", "--rate", "5", "--speed", "max"], "speed and rate"),
+        (["replay", "--speed", "fast"], "fast"),
+        (["replay", "--arrival", "sometimes"], "arrival"),
+        (["replay", "--run", "abc", "--rate", "5"], "--rate"),
+        (["replay", "--run", "abc", "--new-run"], "--new-run"),
+        (["replay", "--run", "abc"], "run abc"),
+        (["demo", "--data", "nowhere"], "nowhere"),
+    ],
+)
+def test_a_user_error_is_one_line_and_leaves_nothing(
+    arguments: list[str], complaint: str, capsys: Capture, workplace: Path
+) -> None:
+    assert complaint in failure(capsys, *arguments)
+    assert list(workplace.iterdir()) == []
+
+
+def test_a_mistake_in_the_settings_file_is_one_line(workplace: Path, capsys: Capture) -> None:
+    (workplace / "streamlens.toml").write_text("[replay]\nsped = 3\n")
+
+    assert "did you mean replay.speed?" in failure(capsys, "status")
+
+
+def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("streamlens.target.find_target", broken)
+
+    with pytest.raises(ZeroDivisionError):
+        run(["status"])
