@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +13,9 @@ from sqlalchemy.schema import CreateIndex, CreateTable
 from featurestore.schema import SCHEMA_VERSION, metadata
 from streams.errors import ConfigError, StoreError, StoreUnavailable
 from streams.records import Int64s
+from streams.sqlite import sqlite_errors, transaction
 
-__all__ = ["connect_reader", "connect_writer", "database_path", "insert_rows", "store_errors", "transaction"]
+__all__ = ["connect_reader", "connect_writer", "database_path", "insert_rows", "store_errors"]
 
 _ROWS_PER_STATEMENT = 400
 """Many rows to a statement: measured 2.5 times the rows per second of one row each, and the GIL is free meanwhile."""
@@ -32,38 +32,9 @@ def database_path(url: str) -> Path:
     return Path(url.removeprefix(prefix))
 
 
-@contextmanager
-def store_errors(path: Path) -> Iterator[None]:
+def store_errors(path: Path) -> AbstractContextManager[None]:
     """Turn what SQLite raises into the store's errors, each with the next step."""
-    try:
-        yield
-    except sqlite3.Error as error:
-        name = getattr(error, "sqlite_errorname", "")
-        if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
-            raise StoreUnavailable(f"feature store {path}: locked by another process; close what holds it") from error
-        if name == "SQLITE_FULL":
-            raise StoreUnavailable(
-                f"feature store {path}: disk full; free space, then start the worker again"
-            ) from error
-        if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
-            raise StoreError(f"feature store {path}: not a healthy SQLite database ({error}); {_REBUILD}") from error
-        if name.startswith(("SQLITE_IOERR", "SQLITE_CANTOPEN", "SQLITE_READONLY")):
-            hint = "check that its folder exists and can be written"
-            raise StoreUnavailable(f"feature store {path}: cannot be read or written ({error}); {hint}") from error
-        raise StoreError(f"feature store {path}: {error}; {_REBUILD}") from error
-
-
-@contextmanager
-def transaction(connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
-    """BEGIN IMMEDIATE, then COMMIT, or ROLLBACK when anything is raised."""
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        yield connection
-        connection.execute("COMMIT")
-    except BaseException:
-        if connection.in_transaction:  # on a full disk SQLite rolls back by itself
-            connection.execute("ROLLBACK")
-        raise
+    return sqlite_errors(f"feature store {path}", unavailable=StoreUnavailable, broken=StoreError, repair=_REBUILD)
 
 
 def connect_writer(path: Path) -> sqlite3.Connection:

@@ -16,13 +16,14 @@ from typing import NamedTuple, Self
 import msgspec
 
 from featurestore.aggregate import Accepted, Cursor, accept
-from featurestore.sqlite import connect_writer, database_path, store_errors, transaction
+from featurestore.sqlite import connect_writer, database_path, store_errors
 from featurestore.views import Views
 from streams.batch import InvalidRecord, RatingBatch
 from streams.bus import OffsetRange, TopicInfo
 from streams.errors import ConfigError, LogReplaced, StoreAheadOfLog, StoreError, WriterFenced
 from streams.events import DEADLETTER
 from streams.records import TopicPartition
+from streams.sqlite import transaction
 
 __all__ = ["AppliedBatch", "FeatureWriter", "OutboxRow"]
 
