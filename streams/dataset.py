@@ -70,7 +70,7 @@ class Dataset(Protocol):
     def last_timestamp(self) -> int: ...
 
     def timestamp_at(self, position: int) -> int:
-        """Event time of the rating at ``position`` in the total order."""
+        """Event time of the rating at ``position`` in the total order. Raises IndexError beyond the ends."""
         ...
 
     def position_of(self, timestamp: int) -> int:

@@ -55,8 +55,8 @@ def find_bundled() -> Path:
 class MovieLensFolder:
     """A folder with ``ratings.csv`` and ``movies.csv``, as unpacked from a MovieLens archive.
 
-    Opening it reads all ratings: 0.1 s for ml-latest-small. Raises DataError for a folder or file that is missing,
-    has other columns, or holds a row that is not a rating.
+    Opening it reads all ratings: 25 million take 15 s, with 0.9 GB while they are sorted and 0.4 GB afterwards.
+    Raises DataError for a folder or file that is missing, has other columns, or holds a row that is not a rating.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -93,6 +93,8 @@ class MovieLensFolder:
         return int(self._timestamp[-1])
 
     def timestamp_at(self, position: int) -> int:
+        if not 0 <= position < self.n_ratings:
+            raise IndexError(f"position: expected 0 to {self.n_ratings - 1}, found {position}")
         return int(self._timestamp[position])
 
     def position_of(self, timestamp: int) -> int:
@@ -129,11 +131,8 @@ def _existing(folder: Path, name: str) -> Path:
 
 
 def _check_header(path: Path, columns: list[str]) -> None:
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            found = next(csv.reader([file.readline()]), [])
-    except UnicodeDecodeError:
-        found = ["bytes that are not UTF-8"]
+    with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
+        found = next(csv.reader([file.readline(1_000)]), [])
     if found != columns:
         raise DataError(
             f"{path} line 1: expected the columns {','.join(columns)}, found {','.join(found)[:80] or 'nothing'}; "
@@ -160,8 +159,8 @@ def _read_ratings(
                 """,
                 [str(path)],
             )
-        except (duckdb.InvalidInputException, duckdb.ConversionException) as error:
-            raise _first_bad_row(path) or DataError(f"{path}: {error}") from error
+        except duckdb.Error as error:
+            raise _first_bad_row(path) or DataError(f"{path}: {str(error).splitlines()[0]}") from error
         n, n_valid = db.execute("SELECT count(*), count(*) FILTER (valid) FROM ratings").fetchall()[0]
         if n_valid < n:
             raise _first_bad_row(path) or DataError(f"{path}: {n - n_valid} rows are not ratings")
@@ -179,12 +178,12 @@ def _read_ratings(
 
 
 def _first_bad_row(path: Path) -> DataError | None:
-    """What is wrong with the first row that is not a rating, found by a slower second reading that keeps line numbers."""
+    """What is wrong with the first row that is not a rating: a second, slower reading that counts lines."""
     with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
         reader = csv.reader(file)
         next(reader)
         for row in reader:
-            expected = _expected_instead(row)
+            expected = _expected_instead(row) if row else None  # empty lines are skipped
             if expected is not None:
                 found = ",".join(row)[:80]
                 return DataError(f"{path} line {reader.line_num}: expected {expected}, found {found!r}; {_RENEW}")
@@ -208,10 +207,10 @@ def _expected_instead(row: list[str]) -> str | None:
 
 def _read_movies(path: Path) -> dict[int, Movie]:
     movies = {}
-    with path.open(encoding="utf-8-sig", newline="") as file:
+    with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
         reader = csv.reader(file)
         next(reader)
-        for row in reader:
+        for row in filter(None, reader):
             if len(row) != len(_MOVIES_COLUMNS) or not (row[0].isascii() and row[0].isdigit()):
                 found = ",".join(row)[:80]
                 raise DataError(

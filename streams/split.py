@@ -38,17 +38,15 @@ def auto_start(dataset: Dataset) -> int:
     before week 10, so that a log of many years has both enough to train on and enough to replay; it may lie before
     the first event. Raises DataError for a dataset without ratings.
     """
-    n = dataset.n_ratings
-    if n == 0:
-        raise DataError(f"{dataset.name}: expected ratings, found none; choose another dataset")
+    _refuse_empty(dataset)
     first = dataset.first_timestamp
     if dataset.last_timestamp - first < _YEAR_S:
         return first
-    return dataset.timestamp_at(n * 6 // 10) - (_AUTO_WEEK - 1) * WEEK_S
+    return dataset.timestamp_at(dataset.n_ratings * 6 // 10) - (_AUTO_WEEK - 1) * WEEK_S
 
 
 def parse_start(text: str) -> int | None:
-    """``--start``: None for "auto", else a date (UTC midnight) or a date and time as seconds since the epoch.
+    """``--start``: None for "auto", else a date (midnight UTC) or date and time, in seconds since the epoch.
 
     >>> parse_start("2009-01-01"), parse_start("2009-01-01T06:00"), parse_start("auto")
     (1230768000, 1230789600, None)
@@ -70,7 +68,13 @@ def split_at_week(dataset: Dataset, *, week: int = 10, start: int | None = None)
     """
     if week < 1:
         raise ConfigError(f"week: expected 1 or more (week 1 replays from the start), found {week}")
+    _refuse_empty(dataset)
     begin = auto_start(dataset) if start is None else start
     cutoff = begin + (week - 1) * WEEK_S
     n_training = dataset.position_of(cutoff)
     return WeekSplit(begin, week, cutoff, n_training, dataset.n_ratings - n_training)
+
+
+def _refuse_empty(dataset: Dataset) -> None:
+    if dataset.n_ratings == 0:
+        raise DataError(f"{dataset.name}: expected ratings, found none; choose another dataset")

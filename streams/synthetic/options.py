@@ -15,6 +15,7 @@ _CATALOGUE = 12_200
 MIN_PER_USER = 20  # MovieLens publishes users from 20 ratings on
 _MAX_PER_USER = 500
 _MAX_SHARE_OF_CATALOGUE = 8
+_MAX_MOVIES = 1_000_000
 _MAX_RATINGS = 2**31 - 1
 _VERSION = 1  # raise it when the same options and seed give another world
 
@@ -39,8 +40,11 @@ class SyntheticOptions:
             object.__setattr__(self, "users", max(1, round(self.ratings / _RATINGS_PER_USER)))
         if self.movies == 0:
             object.__setattr__(self, "movies", max(200, round(_CATALOGUE * (self.ratings / _RATINGS) ** (1 / 3))))
-        if self.users < 1 or self.movies < 1 or self.seed < 0:
-            raise ConfigError("synthetic: expected users, movies and seed above zero; leave one out for its default")
+        if self.users < 1 or not 1 <= self.movies <= _MAX_MOVIES or self.seed < 0:
+            raise ConfigError(
+                f"synthetic: expected users and seed above zero and up to {_MAX_MOVIES:,} movies, found users="
+                f"{self.users}, seed={self.seed}, movies={self.movies}; leave one out for its default"
+            )
         lowest = min(MIN_PER_USER, self.ratings) * self.users
         highest = self.users * min(self.movies // _MAX_SHARE_OF_CATALOGUE, _MAX_PER_USER)
         if not lowest <= self.ratings <= highest:

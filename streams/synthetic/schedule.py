@@ -35,7 +35,7 @@ _FIRST_MEDIAN, _FIRST_SIGMA = 44.0, 1.05
 _LATER_AT_ONE, _LATER_SLOPE, _LATER_SIGMA = 2.83, -0.46, 1.5
 _LONGEST = 1_019
 _FIRST_SHARE, _MOST_FIRST, _MOST_LATER_SHARE = 0.465, 250.0, 0.7
-_PAUSE_DAYS, _PAUSE_SLOPE, _PAUSE_SIGMA = 11.0, -0.3, 1.9
+_PAUSE_DAYS, _PAUSE_SLOPE, _PAUSE_SIGMA = 10.5, -0.3, 1.9
 _LONGEST_LIFE = 0.9
 _SLICE = 1_000_000
 
@@ -118,19 +118,19 @@ def _lengths(options: SyntheticOptions, draws: Draws, returns: Int64s, session_b
     sessions = np.arange(session_base[-1])
     often = np.repeat(np.maximum(returns, 1), returns + 1)
     log_length = draws.normal("length", sessions) * _LATER_SIGMA + _LATER_AT_ONE + _LATER_SLOPE * np.log(often)
-    lengths = np.clip(np.rint(np.exp(log_length)), 1, _LONGEST).astype(np.int64)
+    lengths: Int64s = np.clip(np.rint(np.exp(log_length)), 1, _LONGEST).astype(np.int64)
     first = session_base[:-1]
     lengths[first] = 0
     cap = options.movies // 4
     total = np.add.reduceat(lengths, first)
     shrink = np.repeat(np.minimum(1.0, (cap - returns - 1) / np.maximum(total, 1)), returns + 1)
     shrink *= min(1.0, _MOST_LATER_SHARE * options.ratings / max(1, int(total.sum())))
-    lengths = np.maximum((lengths * shrink).astype(np.int64), 1)
+    lengths = np.maximum((lengths * shrink).astype(np.int64), np.int64(1))
     lengths[first] = 0
     later = np.add.reduceat(lengths, first)
     left = options.ratings - int(later.sum())
     room = np.minimum(cap - later, _LONGEST)
-    least = np.clip(MIN_PER_USER - later, 1, room)
+    least: Int64s = np.clip(MIN_PER_USER - later, 1, room)
     if least.sum() > left:
         least = np.ones_like(least)
     wish = np.exp(draws.normal("first length", np.arange(options.users)) * _FIRST_SIGMA) * _FIRST_MEDIAN
@@ -181,12 +181,13 @@ def _starts(
     earliest -= np.repeat(earliest[first], returns + 1)
     far = np.int64(1) << 36  # above any span: keeps one user's running maximum out of the next user's
     slack = passed.astype(np.int64) - earliest + user * far
-    start = np.maximum.accumulate(slack) - user * far + earliest
+    start: Int64s = np.maximum.accumulate(slack) - user * far + earliest
     life = start[last] + duration[last]
     arrival = _arrivals(draws, len(first))
     fits = arrival + life <= LAST_TIMESTAMP
     anywhere = FIRST_TIMESTAMP + draws.uniform("late arrival", np.arange(len(first))) * (span - life)
-    return start + np.repeat(np.where(fits, arrival, anywhere.astype(np.int64)), returns + 1)
+    start += np.repeat(np.where(fits, arrival, anywhere.astype(np.int64)), returns + 1)
+    return start
 
 
 def _arrivals(draws: Draws, n: int) -> Int64s:

@@ -41,7 +41,7 @@ class Taste:
 
     def __init__(self, options: SyntheticOptions, catalogue: Catalogue, ratings_per_user: Int64s, draws: Draws) -> None:
         self._catalogue, self._draws, self.n_users = catalogue, draws, options.users
-        themes = self._vectors("theme vector", catalogue.n_themes)
+        themes = self._vectors("theme", catalogue.n_themes)
         near = _NEAR_THEME * themes[catalogue.theme]
         self._movie_vector = near + np.float32((1 - _NEAR_THEME**2) ** 0.5) * self._vectors("movie", len(catalogue))
         self._user_vector = self._vectors("user", options.users)
@@ -52,9 +52,10 @@ class Taste:
         self.thresholds = np.empty(9)
 
     def _vectors(self, purpose: str, n: int) -> Float32s:
-        """n vectors of expected length 1 ... times the fourth root of their dimension: products have variance 1."""
+        """n random vectors, scaled so that products of two have variance 1."""
         normal = self._draws.normal(f"{purpose} vector", np.arange(n * _DIMENSIONS)).reshape(n, _DIMENSIONS)
-        return (normal * _DIMENSIONS**-0.25).astype(np.float32)
+        vectors: Float32s = (normal * _DIMENSIONS**-0.25).astype(np.float32)
+        return vectors
 
     def _qualities(self) -> Floats:
         weight = self._catalogue.weight
@@ -65,14 +66,19 @@ class Taste:
 
     def theme_shares(self, users: Int64s) -> Floats:
         """How often each user turns to each theme, shape (n, themes); rows sum to 1."""
-        pull = np.exp(_THEME_PULL * (self._user_vector[users] @ self._theme_vector.T).astype(np.float64))
-        shares = pull * self._theme_share
-        return shares / shares.sum(axis=1, keepdims=True)
+        # Not a matrix product: BLAS rounds by the shape of the batch, and a pick must not depend on its company.
+        agreement = np.zeros((len(users), len(self._theme_share)))
+        for of_users, of_themes in zip(self._user_vector[users].T, self._theme_vector.T, strict=True):
+            agreement += of_users[:, None] * of_themes
+        shares = np.exp(_THEME_PULL * agreement) * self._theme_share
+        shares /= shares.sum(axis=1, keepdims=True)
+        return shares
 
     def opinions(self, users: Int64s, movies: Int64s) -> Floats:
         """Latent opinions without noise, shape (n,)."""
-        agreement = np.einsum("nd,nd->n", self._user_vector[users], self._movie_vector[movies])
-        return self._user_bias[users] + self._quality[movies] + _AGREEMENT_SIGMA * agreement
+        agreement = (self._user_vector[users] * self._movie_vector[movies]).sum(axis=1)
+        opinions: Floats = self._user_bias[users] + self._quality[movies] + _AGREEMENT_SIGMA * agreement
+        return opinions
 
     def half_stars(self, users: Int64s, movies: Int64s, numbers: Int64s) -> Int64s:
         """What users give, 1 to 10; ``numbers`` tell ratings apart."""

@@ -140,9 +140,22 @@ class SyntheticDataset:
         users = np.repeat(self._schedule.user[sessions].astype(np.int64), lengths)
         movies = picks.of_sessions(sessions)
         movie_ids = self._catalogue.movie_id[movies]
-        order = np.lexsort((movie_ids, users, times))
-        inside = (times >= self._block_start[block]) & (times < self._block_start[block + 1])
-        order = order[inside[order]]
+        begin, end = self._block_start[block : block + 2]
+        inside = np.flatnonzero((times >= begin) & (times < end))
+        order = inside[_total_order(times[inside], users[inside], movie_ids[inside])]
         users, movies = users[order], movies[order]
         stars = self._taste.half_stars(users, movies, numbers[order]) / 2.0
         return Ratings(users + 1, movie_ids[order], stars, times[order])
+
+
+def _total_order(times: Int64s, users: Int64s, movie_ids: Int64s) -> Int64s:
+    """Indices that sort by (time, user, movie)."""
+    if len(times) == 0:
+        return np.empty(0, np.int64)
+    user_bits, movie_bits = int(users.max()).bit_length(), int(movie_ids.max()).bit_length()
+    since = times - times.min()
+    if int(since.max()).bit_length() + user_bits + movie_bits > 63:
+        return np.lexsort((movie_ids, users, times))
+    return np.argsort(
+        (since << (user_bits + movie_bits)) | (users << movie_bits) | movie_ids
+    )  # lexsort: 13 times slower
