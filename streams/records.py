@@ -47,6 +47,7 @@ class RecordBatch:
     timestamps_ms: int64 (n,), wall time of publishing in milliseconds since the epoch.
     next_offset: where a reader goes on; above the last offset.
     lines: the values joined by newlines, or None when a value holds a newline (then ``_values`` has them).
+    key_lines: the keys likewise, empty for a record without one; None when ``_keys`` has them, or none has a key.
     """
 
     topic: str
@@ -57,6 +58,7 @@ class RecordBatch:
     lines: bytes | None
     _values: list[bytes] | None = None
     _keys: list[bytes | None] | None = None
+    key_lines: bytes | None = None
 
     def __len__(self) -> int:
         return len(self.offsets)
@@ -85,13 +87,18 @@ class RecordBatch:
     def keys(self) -> list[bytes | None]:
         """The records' keys; None where a record has none."""
         if self._keys is None:
-            self._keys = [None] * len(self)
+            if self.key_lines is None:
+                self._keys = [None] * len(self)
+            else:
+                self._keys = [key or None for key in split_values(self.key_lines, len(self))]
         return self._keys
 
     def slice(self, start: int, stop: int) -> RecordBatch:
         """Records ``start`` to ``stop`` (positions in this batch, not offsets) as a batch of their own."""
         stop = min(stop, len(self))
         whole = stop == len(self)
+        if whole and start == 0:
+            return self
         values = self.values[start:stop]
         return RecordBatch(
             topic=self.topic,
@@ -101,8 +108,12 @@ class RecordBatch:
             next_offset=self.next_offset if whole else int(self.offsets[stop]),
             lines=join_values(values),
             _values=values,
-            _keys=self.keys[start:stop],
+            _keys=self.keys[start:stop] if self._has_keys else None,
         )
+
+    @property
+    def _has_keys(self) -> bool:
+        return self._keys is not None or self.key_lines is not None
 
     @staticmethod
     def concat(batches: list[RecordBatch]) -> RecordBatch:
@@ -111,7 +122,9 @@ class RecordBatch:
             return batches[0]
         parts = [b.lines for b in batches]
         lines = None if None in parts else b"\n".join([p for p in parts if p is not None])
-        keyless = all(b._keys is None for b in batches)
+        keyless = not any(b._has_keys for b in batches)
+        key_parts = [b.key_lines for b in batches]
+        key_lines = None if None in key_parts else b"\n".join([p for p in key_parts if p is not None])
         return RecordBatch(
             topic=batches[0].topic,
             partition=batches[0].partition,
@@ -120,5 +133,6 @@ class RecordBatch:
             next_offset=batches[-1].next_offset,
             lines=lines,
             _values=[v for b in batches for v in b.values] if lines is None else None,
-            _keys=None if keyless else [k for b in batches for k in b.keys],
+            _keys=None if keyless or key_lines is not None else [k for b in batches for k in b.keys],
+            key_lines=key_lines,
         )
