@@ -39,4 +39,5 @@ def bench(name: Annotated[Benchmark, typer.Argument()], as_json: options.Json = 
         print_json(figures)
         return
     for figure, value in figures.items():
-        typer.echo(f"{name:9} {figure:27} {text(value)}")
+        if not isinstance(value, list):  # single rounds are for programs
+            typer.echo(f"{name:9} {figure:27} {text(value)}")
