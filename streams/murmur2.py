@@ -44,7 +44,7 @@ def partition_for(key: bytes, partitions: int) -> int:
     """The partition of ``key`` in a topic of ``partitions``.
 
     >>> partition_for(b"1", 4)
-    1
+    3
     """
     return (murmur2(key) & _POSITIVE) % partitions
 
