@@ -155,7 +155,7 @@ class Pacer:
 
     def set_pace(self, pace: float, reached: float) -> None:
         """Go on at another pace, from now; from ``reached`` where the pace was as fast as possible."""
-        self._move_to(reached if math.isinf(self._pace) and not self._paused else self.now())
+        self._move_to(reached if math.isinf(self._pace) else self.now())
         self._pace = pace
 
     def limit_lag(self, next_due: float) -> None:

@@ -65,14 +65,13 @@ class RatingsPublisher:
             index = index[skip:]
             ticks = [(before - skip, tick) for before, tick in ticks if tick.event_time > tail.event_time]
         while len(index) or ticks:
-            piece, index = index[:_MAX_LINES], index[_MAX_LINES:]
-            n = len(piece)
-            here = [(before, tick) for before, tick in ticks if before < n or not len(index)]
-            ticks = [(before - n, tick) for before, tick in ticks[len(here) :]]
+            k = sum(before + place < _MAX_LINES for place, (before, _) in enumerate(ticks))
+            here, piece, index = ticks[:k], index[: _MAX_LINES - k], index[_MAX_LINES - k :]
+            ticks = [(before - len(piece), tick) for before, tick in ticks[k:]]
             batch = encode_batch(_take(chunk.ratings, piece), piece + chunk.first_ordinal, self.source, here)
             await self._send(partition, batch.lines, batch.keys, batch.count)
-            self.n_ratings += n
-            self.n_ticks += len(here)
+            self.n_ratings += len(piece)
+            self.n_ticks += k
 
     async def tick(self, tick: Tick) -> None:
         """One tick to every partition whose run has not ended."""

@@ -84,8 +84,9 @@ def random_dataset(n: int, days: float, seed: int = 0) -> MemoryDataset:
 class WatchedBus:
     """A bus whose producers are observed record by record, and can be made to die after ``die_after`` of them."""
 
-    def __init__(self, bus: Bus, clock: Clock, die_after: int | None = None) -> None:
+    def __init__(self, bus: Bus, clock: Clock, die_after: int | None = None, producer: Any = None) -> None:
         self._bus = bus
+        self._producer = producer or WatchedProducer
         self.clock = clock
         self.left = math.inf if die_after is None else die_after
         self.sent: list[tuple[float, dict[str, Any]]] = []
@@ -96,7 +97,7 @@ class WatchedBus:
     @asynccontextmanager
     async def producer(self) -> Any:
         async with self._bus.producer() as inner:
-            yield WatchedProducer(self, inner)
+            yield self._producer(self, inner)
 
 
 class WatchedProducer:
@@ -265,6 +266,52 @@ async def test_speed_and_arrival_change_nothing_that_is_published() -> None:
 async def test_chunk_size_changes_nothing_that_is_published(size: int) -> None:
     dataset = random_dataset(300, days=20)
     assert await replayed(MemoryDataset(dataset.rows, chunk_size=size)) == await replayed(dataset)
+
+
+async def test_no_send_is_larger_than_what_one_fetch_takes() -> None:
+    counts: list[int] = []
+
+    class CountingProducer(WatchedProducer):
+        async def send_batch(self, topic: str, partition: int, lines: bytes, *, count: int, keys: bytes) -> Any:
+            counts.append(count)
+            return await self.inner.send_batch(topic, partition, lines, count=count, keys=keys)
+
+    dataset = MemoryDataset([(1, movie, 3.0, DAY_0 + movie * 40) for movie in range(45_000)])
+    async with open_bus("memory://") as inner:
+        bus = WatchedBus(inner, ManualClock(), producer=CountingProducer)
+        await replay(bus, dataset)
+        log = await log_of(inner)
+    assert max(counts) == 10_000
+    assert [r["event_id"] for r in ratings_in(log)] == list(range(1, 45_001))
+    positions = [r.get("event_time", r.get("timestamp")) for r in map(json.loads, log[partition_for(b"1", 4)])]
+    assert positions == sorted(positions)
+
+
+async def test_heartbeats_rise_and_say_nothing_twice_when_event_time_is_slow() -> None:
+    rows = [(1, 1, 3.0, DAY_0 + 1), (1, 2, 3.0, DAY_0 + 6), (1, 3, 3.0, DAY_0 + 6)]
+    async with open_bus("memory://") as bus:
+        await replay(bus, MemoryDataset(rows), ReplayOptions(week=1, speed=1.0, partitions=1))
+        beats = [t["event_time"] - DAY_0 for t in ticks_in((await log_of(bus))[0]) if t.get("heartbeat")]
+    assert beats == [1, 2, 3, 4, 5]
+
+
+async def test_heartbeats_never_overtake_what_is_due_but_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("streams.playback._SLICE_PER_PARTITION", 1)
+    rows = [(1, 1, 3.0, DAY_0 + i * DAY_S // 7) for i in range(700)]
+    async with open_bus("memory://") as bus:
+        await replay(bus, MemoryDataset(rows), ReplayOptions(week=1, speed=30.0 * DAY_S, partitions=1))
+        log = (await log_of(bus))[0]
+    assert any(b"heartbeat" in value for value in log)
+    times = [r.get("event_time", r.get("timestamp")) for r in map(json.loads, log)]
+    assert times == sorted(times)
+
+
+@pytest.mark.parametrize("most", [1, 2, 5])
+async def test_cutting_sends_keeps_ticks_in_their_places(monkeypatch: pytest.MonkeyPatch, most: int) -> None:
+    dataset = random_dataset(60, days=20)
+    expected = await replayed(dataset)
+    monkeypatch.setattr("streams.publisher._MAX_LINES", most)
+    assert await replayed(dataset) == expected
 
 
 # Bounds
@@ -471,7 +518,9 @@ async def test_requests_for_other_runs_are_left_alone_and_garbage_is_dead_letter
             "not a control record": 1,
         }
         assert {letter["topic"] for letter in letters} == {CONTROL}
-        assert not run.task.done()
+        await run.ask("resume")
+        await until(lambda: not run.replayer.paused)
+        assert await run.advance(1.0) == 200
 
 
 async def test_what_was_asked_before_the_replay_began_is_over() -> None:
