@@ -26,7 +26,7 @@ _FIRST_YEAR = 1996
 
 _MOST_THEMES = 40
 # Zipf-Mandelbrot: popularity of the movie of rank r is (r + shift) ** -exponent.
-_ZIPF_SHIFT, _ZIPF_EXPONENT = 90.0, 1.55
+_ZIPF_SHIFT, _ZIPF_EXPONENT = 90.0, 1.62
 # Share of the movies released by the end of a year, from ml-latest-small.
 _YEARS = [1902, 1920, 1930, 1940, 1950, 1960, 1970, 1980, 1990, 1995, 2000, 2005, 2010, 2015, 2018]
 _RELEASED = [0.0, 0.001, 0.005, 0.021, 0.041, 0.072, 0.112, 0.169, 0.296, 0.405, 0.538, 0.685, 0.827, 0.958, 1.0]
@@ -116,7 +116,8 @@ def make_catalogue(options: SyntheticOptions, draws: Draws) -> Catalogue:
     moment = np.interp(draws.ranks("year", m), _RELEASED, [y + 1 for y in _YEARS])
     moment[:k] = np.minimum(moment[:k], _FIRST_YEAR - 1)
     year = moment.astype(np.int64)
-    day = np.maximum(((moment - 1970) * 365.2425).astype(np.int64), FIRST_DAY)
+    new_year = (year - 1970).astype("datetime64[Y]").astype("datetime64[D]").astype(np.int64)
+    day = np.maximum(new_year + ((moment - year) * 365).astype(np.int64), FIRST_DAY)
     rank = draws.ranks("popularity", m) * m + 0.5
     weight = (rank + _ZIPF_SHIFT) ** -_ZIPF_EXPONENT
     weight /= weight.sum()

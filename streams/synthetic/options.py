@@ -64,7 +64,7 @@ def parse_options(text: str) -> SyntheticOptions:
     """Options as a dataset name spells them.
 
     >>> parse_options("users=100,ratings=20000,seed=7")
-    SyntheticOptions(ratings=20000, users=100, movies=7113, seed=7)
+    SyntheticOptions(ratings=20000, users=100, movies=7115, seed=7)
     """
     known = [field.name for field in fields(SyntheticOptions)]
     options: dict[str, int] = {}

@@ -29,14 +29,20 @@ _ARRIVALS = [97, 27, 9, 26, 48, 20, 14, 20, 11, 24, 23, 22, 22, 21, 15, 22, 25, 
 _GAP_AT = [0.0, 0.168, 0.17, 0.25, 0.5, 0.75, 0.9, 0.99, 1.0]
 _GAP_S = [0.01, 0.01, 1.0, 3.0, 9.0, 26.0, 66.0, 459.0, 1799.0]
 
+# Half of the users come back; how often is a Lomax law.
 _RETURNING = 0.497
 _RETURNS_SCALE, _RETURNS_TAIL, _MOST_RETURNS = 1.9, 0.95, 1050
+# Ratings in a user's first session: lognormal.
 _FIRST_MEDIAN, _FIRST_SIGMA = 44.0, 1.05
-_LATER_AT_ONE, _LATER_SLOPE, _LATER_SIGMA = 2.83, -0.46, 1.5
+# Ratings in a later session: log-logistic, its median a power of how often the user comes back.
+_LATER_LOG_MEDIAN, _LATER_SLOPE, _LATER_SCALE = 2.4, -0.36, 0.83
+_LATER_MEAN = 3.37  # in medians, cut at the longest
 _LONGEST = 1_019
+# Of all ratings, those of first sessions; of a user, how many they may be on average; the most that later ones get.
 _FIRST_SHARE, _MOST_FIRST, _MOST_LATER_SHARE = 0.465, 250.0, 0.7
-_PAUSE_DAYS, _PAUSE_SLOPE, _PAUSE_SIGMA = 10.5, -0.3, 1.9
-_LONGEST_LIFE = 0.9
+# Days between sessions: lognormal, its median a power of how often the user comes back.
+_PAUSE_MEDIAN_DAYS, _PAUSE_SLOPE, _PAUSE_SIGMA = 9.5, -0.3, 1.9
+_LONGEST_LIFE = 0.9  # of the span
 _SLICE = 1_000_000
 
 
@@ -107,7 +113,7 @@ def _returns(options: SyntheticOptions, draws: Draws) -> Int64s:
     for _ in range(40):
         middle = (low + high) / 2
         returns = np.floor(law * middle)
-        later = np.exp(_LATER_AT_ONE + _LATER_SIGMA**2 / 2) * returns[returns > 0] ** (1 + _LATER_SLOPE)
+        later = _LATER_MEAN * np.exp(_LATER_LOG_MEDIAN) * returns[returns > 0] ** (1 + _LATER_SLOPE)
         low, high = (middle, high) if later.sum() < wanted else (low, middle)
     most = options.movies // 8
     return np.minimum(np.floor(law * high), most).astype(np.int64)
@@ -117,8 +123,9 @@ def _lengths(options: SyntheticOptions, draws: Draws, returns: Int64s, session_b
     """Ratings per session; first visits take what the later ones leave."""
     sessions = np.arange(session_base[-1])
     often = np.repeat(np.maximum(returns, 1), returns + 1)
-    log_length = draws.normal("length", sessions) * _LATER_SIGMA + _LATER_AT_ONE + _LATER_SLOPE * np.log(often)
-    lengths: Int64s = np.clip(np.rint(np.exp(log_length)), 1, _LONGEST).astype(np.int64)
+    chance = draws.uniform("length", sessions)
+    exact = (chance / (1 - chance)) ** _LATER_SCALE * np.exp(_LATER_LOG_MEDIAN) * often**_LATER_SLOPE
+    lengths: Int64s = np.clip(np.rint(exact), 1, _LONGEST).astype(np.int64)
     first = session_base[:-1]
     lengths[first] = 0
     cap = options.movies // 4
@@ -169,7 +176,7 @@ def _starts(
     """When each session starts: the user's arrival, then pauses that are never shorter than the session gap."""
     often = np.repeat(np.maximum(returns, 1), returns + 1)
     first, last = session_base[:-1], session_base[1:] - 1
-    pause = np.exp(draws.normal("pause", np.arange(len(user))) * _PAUSE_SIGMA) * (_PAUSE_DAYS * DAY_S)
+    pause = np.exp(draws.normal("pause", np.arange(len(user))) * _PAUSE_SIGMA) * (_PAUSE_MEDIAN_DAYS * DAY_S)
     pause *= often**_PAUSE_SLOPE
     pause[first] = 0
     passed = np.cumsum(pause)
