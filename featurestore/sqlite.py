@@ -11,7 +11,7 @@ from sqlalchemy.dialects import sqlite
 from sqlalchemy.schema import CreateIndex, CreateTable
 
 from featurestore.schema import SCHEMA_VERSION, metadata
-from streams.errors import ConfigError, StoreError, StoreUnavailable
+from streams.errors import ConfigError, StoreError, StoreMissing, StoreUnavailable
 from streams.records import Int64s
 from streams.sqlite import sqlite_errors, transaction
 
@@ -63,17 +63,25 @@ def connect_writer(path: Path) -> sqlite3.Connection:
 
 
 def connect_reader(path: Path) -> sqlite3.Connection:
-    """A read-only connection. Raises StoreError when there is no store yet, or one of another version."""
+    """A read-only connection. Raises StoreMissing when there is no store yet, StoreError for one of another version."""
     if not path.exists():
-        raise StoreError(f"feature store {path}: not there yet; start `streamlens worker` to build it from the log")
+        raise _missing(path)
     with store_errors(path):
         uri = f"{path.absolute().as_uri()}?mode=ro"
         connection = sqlite3.connect(
             uri, uri=True, timeout=_BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
         )
         connection.execute("PRAGMA cache_size = -8192")
+        (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    if tables == 0:  # a worker has made the file and is about to make the tables
+        connection.close()
+        raise _missing(path)
     _check_version(path, connection)
     return connection
+
+
+def _missing(path: Path) -> StoreMissing:
+    return StoreMissing(f"feature store {path}: not there yet; start `streamlens worker` to build it from the log")
 
 
 def _create_tables(connection: sqlite3.Connection) -> None:

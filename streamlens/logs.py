@@ -7,13 +7,26 @@ import sys
 
 import structlog
 
+from streams.errors import StreamLensError
+
 __all__ = ["configure_logs"]
+
+
+class _SaidOnce(logging.Filter):
+    """Faust logs what stops it, with a traceback; an error meant for the user is the command's last line already."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        error = record.exc_info[1] if record.exc_info else None
+        return not isinstance(error, StreamLensError)
 
 
 def configure_logs(level: str) -> None:
     """Log ``level`` and worse: our own (structlog) and that of Faust and aiokafka (logging)."""
     threshold = logging.getLevelNamesMapping()[level.upper()]
     logging.basicConfig(level=threshold, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s", force=True)
+    if threshold > logging.DEBUG:
+        for handler in logging.getLogger().handlers:
+            handler.addFilter(_SaidOnce())
     structlog.configure(
         wrapper_class=structlog.make_filtering_bound_logger(threshold),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),

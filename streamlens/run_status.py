@@ -12,7 +12,7 @@ from featurestore.reader import AppliedOffset, FeatureReader
 from streamlens.presence import holder
 from streamlens.target import Target
 from streams.bus import Bus, OffsetRange
-from streams.errors import StoreError, StoreUnavailable
+from streams.errors import StoreMissing
 from streams.events import METRICS, RATINGS, Metric
 from streams.records import TopicPartition
 
@@ -48,11 +48,7 @@ def features_status(store_url: str, ratings: dict[TopicPartition, OffsetRange], 
         with FeatureReader(store_url) as reader, reader.snapshot():
             applied = [row for row in reader.applied() if row.topic == RATINGS]
             outbox = reader.outbox_size()
-    except StoreUnavailable:
-        raise
-    except StoreError as error:
-        if "not there yet" not in str(error):
-            raise
+    except StoreMissing:
         return None
     return progress(applied, ratings, now) | {"outbox": outbox}
 

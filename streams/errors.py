@@ -17,6 +17,7 @@ __all__ = [
     "PartitionMismatch",
     "StoreAheadOfLog",
     "StoreError",
+    "StoreMissing",
     "StoreUnavailable",
     "StreamLensError",
     "UnknownTopic",
@@ -66,6 +67,10 @@ class GroupBusy(BusError):
 
 class StoreError(StreamLensError):
     """Anything the feature store refuses."""
+
+
+class StoreMissing(StoreError):
+    """There is no feature store yet: no worker has begun one."""
 
 
 class StoreUnavailable(StoreError):

@@ -99,14 +99,13 @@ async def _watch(
         while True:
             await asyncio.sleep(_WATCH_S)
             cursors = features.ingest.writer.cursors.values()
-            line.show(_describe(features.metrics.latest, min((c.clock for c in cursors), default=0)))
+            if features.metrics.latest:
+                line.show(_describe(features.metrics.latest, min((c.clock for c in cursors), default=0)))
             if until_end and len(cursors) == partitions and all(c.end_of_run for c in cursors):
                 stopping.set()
 
 
 def _describe(latest: dict[str, float], clock: int) -> str:
-    if not latest:
-        return "starting"
     p99 = latest.get("features.latency_ms.p99")
     return (
         f"{moment(clock)}  {text(int(latest['features.ratings']))} ratings  "

@@ -1,0 +1,254 @@
+"""A whole run from the command line, as a user types it."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from streamlens.cli.app import run
+
+Capture = pytest.CaptureFixture[str]
+DEADLINE_S = 60.0
+N_RATINGS = 4_000
+
+
+def write_dataset(folder: Path) -> None:
+    """Twenty weeks of ratings by fifty users of a hundred movies, in no order."""
+    folder.mkdir()
+    rows = [
+        f"{n % 50 + 1},{n * 7 % 100 + 1},{n % 10 / 2 + 0.5},{1_200_000_000 + n * 3_024}"
+        for n in sorted(range(N_RATINGS), key=lambda n: n * 7919 % N_RATINGS)
+    ]
+    (folder / "ratings.csv").write_text("\n".join(["userId,movieId,rating,timestamp", *rows]) + "\n")
+    movies = [f'{m},"Movie, The {m} (1999)",Drama|War' for m in range(1, 101)]
+    (folder / "movies.csv").write_text("\n".join(["movieId,title,genres", *movies]) + "\n")
+
+
+def streamlens(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "streamlens", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE_S)
+
+
+@contextmanager
+def background(*arguments: str) -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, "-m", "streamlens", *arguments]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str] | None = None) -> None:
+    deadline = time.monotonic() + DEADLINE_S
+    while not condition():
+        assert time.monotonic() < deadline, "waited too long"
+        if process is not None and process.poll() is not None:
+            raise AssertionError(f"ended early: {process.communicate()}")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a run that was replayed as fast as possible and then kept by a worker to its end."""
+    folder = tmp_path_factory.mktemp("finished")
+    write_dataset(folder / "ratings")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        replayed = streamlens("replay", "--data", "ratings", "--speed", "max", "--partitions", "2")
+        assert replayed.returncode == 0, replayed.stderr
+        assert f"published {N_RATINGS:,} ratings" in replayed.stdout
+        worked = streamlens("worker", "--until-end")
+        assert worked.returncode == 0, worked.stderr
+    return folder
+
+
+@pytest.fixture
+def in_finished(finished: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(finished)
+
+
+def as_json(*arguments: str) -> Any:
+    out = io.StringIO()
+    with redirect_stdout(out):
+        assert run([*arguments, "--json"]) == 0
+    return json.loads(out.getvalue())
+
+
+@pytest.mark.usefixtures("in_finished")
+class TestFinishedRun:
+    def test_status_tells_that_all_is_applied(self, capsys: Capture) -> None:
+        found = as_json("status")
+        assert (found["replayer"], found["worker"]) == (None, None)
+        features = found["features"]
+        counts = [features[name] for name in ("ratings", "late", "duplicates", "dead_lettered", "lag")]
+        assert counts == [N_RATINGS, 0, 0, 0, 0]
+        assert features["end_of_run"]
+        assert len(features["partitions"]) == 2
+
+        assert run(["status"]) == 0
+        assert "(the run has ended)" in capsys.readouterr().out
+
+    def test_verify_passes(self, capsys: Capture) -> None:
+        assert as_json("verify")["ok"]
+        assert run(["verify"]) == 0
+        assert "verify passed" in capsys.readouterr().out
+
+    def test_a_user_has_features_and_a_history_with_titles(self, capsys: Capture) -> None:
+        found = as_json("features", "user", "1")
+        assert (found["known"], found["n_ratings"]) == (True, N_RATINGS // 50)
+        assert found["history"][0]["title"] == "Movie, The 51 (1999)"
+        assert found["history"][0]["timestamp"] == found["last_rated"]
+
+    def test_as_of_leaves_out_what_came_later(self, capsys: Capture) -> None:
+        moment = 1_200_000_000 + 3_024 * (N_RATINGS // 2)
+        found = as_json("features", "user", "1", "--as-of", str(moment))
+        assert (found["n_ratings"], found["as_of"]) == (N_RATINGS // 100, moment)
+        assert found["last_rated"] < moment
+
+    def test_a_movie_has_windows(self, capsys: Capture) -> None:
+        found = as_json("features", "item", "8")
+        assert (found["n_ratings"], found["title"]) == (N_RATINGS // 100, "Movie, The 8 (1999)")
+        assert set(found["windows"]) == {"1h", "1d", "7d", "28d"}
+        assert found["windows"]["28d"]["n_ratings"] > 0
+
+    @pytest.mark.parametrize("kind", ["user", "item"])
+    def test_an_unknown_id_takes_the_cold_start_path(self, kind: str, capsys: Capture) -> None:
+        found = as_json("features", kind, "999999")
+        assert (found["known"], found["n_ratings"], found["mean_rating"]) == (False, 0, None)
+        assert run(["features", kind, "999999"]) == 0
+        assert "cold-start" in capsys.readouterr().out
+
+    @pytest.mark.parametrize("command", ["user", "item"])
+    def test_features_are_shown_to_people_too(self, command: str, capsys: Capture) -> None:
+        assert run(["features", command, "8"]) == 0
+        assert "Movie, The" in capsys.readouterr().out
+
+    def test_topics_and_groups_are_listed(self, capsys: Capture) -> None:
+        topics = {row["topic"]: row["records"] for row in as_json("topics", "list")}
+        assert topics["ratings"] > N_RATINGS
+        assert all(row["lag"] == 0 for row in as_json("topics", "lag"))
+
+    def test_doctor_finds_all_well(self, capsys: Capture) -> None:
+        found = as_json("doctor")
+        assert found["ok"], found
+        assert {check["name"] for check in found["checks"]} >= {"python", "sqlite", "file locks", "bus", "run"}
+
+    def test_a_complete_run_is_not_published_again(self) -> None:
+        again = streamlens("replay", "--data", "ratings", "--speed", "max", "--partitions", "2")
+        assert again.returncode == 0
+        assert "is complete: nothing left to publish" in again.stdout
+
+    def test_a_damaged_store_fails_verify_with_exit_code_1(self, finished: Path, capsys: Capture) -> None:
+        store = Path(as_json("status")["store"].removeprefix("sqlite:///"))
+        damaged = finished / "damaged.db"
+        shutil.copy(store, damaged)
+        with sqlite3.connect(damaged) as connection:
+            connection.execute("UPDATE items SET n = n + 1 WHERE movie_id = 8")
+        connection.close()
+        assert run(["verify", "--store", f"sqlite:///{damaged}"]) == 1
+        out = capsys.readouterr().out
+        assert "FAILED" in out
+        assert "movie_id=8" in out
+
+    def test_rebuild_makes_the_store_anew(self, capsys: Capture) -> None:
+        worked = streamlens("worker", "--rebuild", "--until-end")
+        assert (worked.returncode, worked.stdout) == (0, "")
+        assert as_json("verify")["ok"]
+        assert as_json("status")["features"]["ratings"] == N_RATINGS
+
+
+@pytest.fixture
+def dataset(workplace: Path) -> str:
+    write_dataset(workplace / "ratings")
+    return "ratings"
+
+
+def log_exists() -> bool:
+    with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+        return run(["topics", "list"]) == 0
+
+
+def applied() -> int:
+    """Ratings in the store; none while there is no store yet."""
+    if not Path("var/current").exists() or not log_exists():
+        return 0
+    return int((as_json("status")["features"] or {"ratings": 0})["ratings"])
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_replayer_and_worker_drain_on_a_signal_and_go_on_later(
+    dataset: str, number: signal.Signals, capsys: Capture
+) -> None:
+    replay = ["replay", "--data", dataset, "--rate", "50", "--arrival", "steady"]
+    with background(*replay) as replayer:
+        wait_for(Path("var/current").exists, replayer)
+        wait_for(log_exists, replayer)
+        with background("worker") as worker:
+            wait_for(lambda: applied() > 0, worker)
+            status = as_json("status")
+            assert (status["replayer"], status["worker"]) == (replayer.pid, worker.pid)
+            wait_for(lambda: "features.lag" in as_json("status")["metrics"], worker)
+            replayer.send_signal(number)
+            out, err = replayer.communicate(timeout=DEADLINE_S)
+            assert (replayer.returncode, "Traceback" in err) == (0, False), err
+            assert "the same command goes on from here" in out
+            worker.send_signal(number)
+            _, err = worker.communicate(timeout=DEADLINE_S)
+            assert (worker.returncode, "Traceback" in err) == (0, False), err
+    assert as_json("verify")["ok"]
+
+    assert streamlens(*replay[:-3], "100000").returncode == 2, "the same run with other options"
+    resumed = streamlens("replay", "--run", Path("var/current").read_text().strip(), "--quiet", "--limit", "1")
+    assert resumed.returncode == 2
+
+
+def test_one_worker_and_one_replayer_at_a_time(dataset: str) -> None:
+    with background("replay", "--data", dataset, "--rate", "10") as replayer:
+        wait_for(Path("var/current").exists, replayer)
+        wait_for(log_exists, replayer)
+        second = streamlens("replay", "--data", dataset, "--rate", "10")
+        assert second.returncode == 2
+        assert str(replayer.pid) in second.stderr
+        with background("worker") as worker:
+            wait_for(lambda: applied() > 0, worker)
+            refused = streamlens("worker")
+            assert (refused.returncode, refused.stderr.count("\n")) == (2, 1), refused.stderr
+            assert "Kafka" in refused.stderr
+
+
+def test_demo_without_a_terminal_ends_by_itself_with_a_summary(dataset: str) -> None:
+    done = streamlens("demo", "--data", dataset, "--rate", "2000")
+    assert done.returncode == 0, done.stderr
+    for said in ("verify         passed", "Movie, The", "try next", f"{N_RATINGS:,} events"):
+        assert said in done.stdout
+
+
+def test_demo_stops_with_its_children_on_a_signal(dataset: str) -> None:
+    with background("demo", "--data", dataset, "--rate", "20") as demo:
+        wait_for(lambda: applied() > 0, demo)
+        demo.send_signal(signal.SIGINT)
+        out, err = demo.communicate(timeout=DEADLINE_S)
+        assert demo.returncode == 0, err
+        assert "(stopped early)" in out
+    status = as_json("status")
+    assert (status["replayer"], status["worker"]) == (None, None)
+
+
+def test_the_demo_says_why_a_child_failed(dataset: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STREAMLENS_STORE", "postgresql://nowhere/features")
+    done = streamlens("demo", "--data", dataset)
+    assert done.returncode == 2
+    assert "store URL" in done.stderr
