@@ -11,6 +11,7 @@ from streams.bus import Producer, RecordMetadata
 from streams.chunks import Chunk
 from streams.dataset import Ratings
 from streams.encode import encode_batch
+from streams.errors import BusError
 from streams.events import RATINGS, Tick
 from streams.records import Int64s
 from streams.resume import PartitionTail
@@ -88,12 +89,17 @@ class RatingsPublisher:
 
     async def _send(self, partition: int, lines: bytes, keys: bytes, count: int) -> None:
         self._raise_failure()
-        sent = await self._producer.send_batch(RATINGS, partition, lines, count=count, keys=keys)
+        try:
+            sent = await self._producer.send_batch(RATINGS, partition, lines, count=count, keys=keys)
+        except BusError:
+            await self.flush()  # refused because an earlier send failed: that error is the one to tell
+            raise
         sent.add_done_callback(self._sent)
 
     def _sent(self, future: asyncio.Future[RecordMetadata]) -> None:
-        if not future.cancelled() and self._failure is None:
-            self._failure = future.exception()
+        if not future.cancelled():
+            failure = future.exception()
+            self._failure = self._failure or failure
 
     def _raise_failure(self) -> None:
         if self._failure is not None:

@@ -223,19 +223,22 @@ class Replayer:
         # What one partition holds already was due when it was published: the others get theirs at once.
         live_from = min(max(self.plan.n_training, *(tail.ordinal for tail in tails)), total)
         await self._publish_range(publisher, start, live_from, "recorded")
-        self._playback.go_live()
-        await self._publish_range(publisher, live_from, total, self._arrival)
+        await self._publish_range(publisher, live_from, total, self._arrival, live=True)
         if self._playback.stopped:
             return False
         end = end_of_run_time(self._playback.event_time, int(self._clock.time()))
         await publisher.tick(Tick(end, self._run_id, total, end_of_run=True))
         return True
 
-    async def _publish_range(self, publisher: RatingsPublisher, start: int, stop: int, arrival: str) -> None:
+    async def _publish_range(
+        self, publisher: RatingsPublisher, start: int, stop: int, arrival: str, *, live: bool = False
+    ) -> None:
         rng = np.random.default_rng(self._options.seed)
         previous, due = None, 0.0
         async with aclosing(read_chunks(self._dataset, start, stop, self._options.partitions)) as chunks:
             async for chunk in chunks:
+                if live and previous is None:
+                    self._playback.go_live()  # the schedule begins now, not while the first chunk was being read
                 timestamps = chunk.ratings.timestamp
                 gaps = arrival_gaps(arrival, timestamps, previous, rng)
                 plan = schedule(timestamps, gaps, chunk.ticks, previous=previous, previous_due=due)

@@ -22,7 +22,7 @@ from streams.batch import decode_ratings
 from streams.bus import Bus, open_bus
 from streams.clock import Clock, ManualClock, SystemClock
 from streams.dataset import Movie, Ratings
-from streams.errors import BusUnavailable, ConfigError, DataError, PartitionMismatch
+from streams.errors import BusError, BusUnavailable, ConfigError, DataError, PartitionMismatch
 from streams.events import CONTROL, DAY_S, DEADLETTER, RATINGS, Control, Rating
 from streams.murmur2 import partition_for
 from streams.replayer import Replayer, ReplayOptions, ReplayProgress, ReplaySummary
@@ -625,6 +625,46 @@ def test_killed_again_and_again_at_any_speed_is_the_same_log(
             assert await log_of(bus, heartbeats=False) == await replayed(dataset, options)
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize("fails_at", range(0, 39, 3))
+async def test_a_partition_that_fails_after_the_send_stops_the_replay_with_its_error(fails_at: int) -> None:
+    class FailingProducer(WatchedProducer):
+        """Acknowledges later, as real ones do: partition 1 fails from a record on and then refuses everything."""
+
+        n_sent = 0
+        failed = False
+        lost: asyncio.Future[Any] | None = None
+
+        async def send_batch(self, topic: str, partition: int, lines: bytes, *, count: int, keys: bytes) -> Any:
+            if partition != 1:
+                return await self.inner.send_batch(topic, partition, lines, count=count, keys=keys)
+            if self.failed:
+                raise BusError("an earlier send failed, nothing may overtake it")
+            room = max(fails_at - self.n_sent, 0)
+            self.n_sent += count
+            if self.n_sent <= fails_at:
+                return await self.inner.send_batch(topic, partition, lines, count=count, keys=keys)
+            for value, key in zip(lines.split(b"\n")[:room], keys.split(b"\n"), strict=False):
+                await self.inner.send_batch(topic, partition, value, count=1, keys=key)
+            self.failed = True
+            self.lost = asyncio.get_running_loop().create_future()
+            asyncio.get_running_loop().call_soon(self.lost.set_exception, BusUnavailable("disk full"))
+            return self.lost
+
+        async def flush(self) -> None:
+            await self.inner.flush()
+            if self.lost is not None:
+                await self.lost
+
+    dataset = random_dataset(200, days=15)
+    options = ReplayOptions(week=2, speed=500_000.0)
+    async with open_bus("memory://") as inner:
+        bus = WatchedBus(inner, ManualClock(), producer=FailingProducer)
+        with pytest.raises(BusUnavailable, match="disk full"):
+            await replay(bus, dataset, options)
+        assert (await replay(inner, dataset, options)).completed
+        assert await log_of(inner, heartbeats=False) == await replayed(dataset, options)
 
 
 async def test_what_others_publish_in_between_does_not_hide_the_tail() -> None:
