@@ -136,12 +136,12 @@ async def run_demo(
             completed = await _watch_until_end(watch, stopping, show, [worker, replayer])
         last = await watch.look()
         show(last)
+        ended = time.monotonic()
         report = await verify(bus, run.store_url)
     with FeatureReader(run.store_url) as reader:
         clock = reader.clock()
         popular = reader.popular(YEAR_S, k=_POPULAR)
         before = reader.popular(YEAR_S, as_of=clock - YEAR_S, k=_POPULAR)
-    ended = time.monotonic()
     return DemoSummary(
         last=last,
         elapsed_s=ended - watch.began,

@@ -112,7 +112,7 @@ def _print_summary(summary: DemoSummary, prepared: PreparedReplay) -> None:
     if summary.popular:
         typer.echo(f"  streamlens features item {summary.popular[0].movie_id:<17} windows of the most popular movie")
     typer.echo("  streamlens topics tail metrics --from-beginning | head")
-    typer.echo("  streamlens replay --new-run --speed 86400   a day a second; then `streamlens worker` beside it")
+    typer.echo("  streamlens replay --new-run --speed 86400  a day a second; then `streamlens worker` beside it")
 
 
 def _print_popular(summary: DemoSummary, prepared: PreparedReplay) -> None:

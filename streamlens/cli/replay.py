@@ -97,7 +97,7 @@ def _print_summary(summary: ReplaySummary) -> None:
         return
     rate = f"{text(summary.n_ratings)} ratings in {summary.elapsed_s:.1f} s, {text(round(summary.events_per_s))}/s"
     reached = f"{text(summary.position)} of {text(summary.total)}, up to {day(summary.event_time)}"
-    ending = "complete" if summary.completed else "stopped; the same command goes on from here"
+    ending = "complete" if summary.completed else f"stopped; `streamlens replay --run {summary.run_id}` goes on"
     typer.echo(f"run {summary.run_id}: published {rate}; {reached}; {ending}")
     if summary.shifted_s > 1:
         typer.echo(f"the log or this process was too slow: the schedule moved by {summary.shifted_s:.1f} s")
