@@ -15,6 +15,8 @@ from streams.dataset import Ratings, open_dataset
 from streams.errors import ConfigError
 from streams.summary import concatenate, session_lengths, summarise
 from streams.synthetic import SyntheticDataset, SyntheticOptions, parse_options
+from streams.synthetic.draws import Draws
+from streams.synthetic.schedule import SESSION_GAP_S, make_schedule
 
 FIRST, LAST = 828_124_615, 1_537_799_250  # the span of ml-latest-small
 COLUMNS = ("user_id", "movie_id", "rating", "timestamp")
@@ -98,6 +100,14 @@ def test_nobody_rates_a_movie_twice_nor_before_its_release(
         assert (released == rated).any()
 
 
+def test_sessions_of_a_user_are_at_least_a_session_gap_apart() -> None:
+    schedule = make_schedule(SyntheticOptions(ratings=300_000), Draws(0))
+    end = schedule.start + schedule.duration
+    of_one_user = np.diff(schedule.user) == 0
+    assert (schedule.start[1:] - end[:-1])[of_one_user].min() >= SESSION_GAP_S
+    assert len(session_lengths(concatenate(SyntheticDataset(SyntheticOptions(ratings=300_000)).chunks()))) == len(end)
+
+
 def test_ids_stars_and_times_are_valid(ratings: Ratings) -> None:
     assert sorted(set(ratings.rating.tolist())) == [n / 2 for n in range(1, 11)]
     assert ratings.timestamp.min() >= FIRST
@@ -137,6 +147,15 @@ def test_reading_can_begin_anywhere(large: tuple[SyntheticDataset, Ratings], sta
     dataset, ratings = large
     rest = concatenate(dataset.chunks(start=start, size=30_011))
     assert same(rest, ratings.slice(start))
+
+
+def test_where_the_time_axis_is_cut_changes_nothing(ratings: Ratings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a block every 50 ratings, many sessions go on from one block to the next."""
+    monkeypatch.setattr("streams.synthetic.world._BLOCK_RATINGS", 50)
+    dataset = SyntheticDataset()
+    assert same(concatenate(dataset.chunks()), ratings)
+    for position in range(0, len(ratings), 997):
+        assert dataset.timestamp_at(position) == ratings.timestamp[position]
 
 
 def test_nothing_is_left_at_the_end(world: SyntheticDataset) -> None:
@@ -251,6 +270,16 @@ def test_users_pick_what_the_oracle_expects(world: SyntheticDataset, ratings: Ra
     assert np.log(affinity[affinity > 0]).mean() > np.log(chance[affinity > 0]).mean() + 0.2
     strangers = world.oracle.affinity(np.roll(users, 5_000), movies)
     assert np.log(affinity[affinity > 0]).mean() > np.log(strangers[affinity > 0]).mean() + 0.4
+
+
+def test_users_like_what_they_turn_to(world: SyntheticDataset) -> None:
+    oracle = world.oracle
+    gains = []
+    for user in range(1, 101):
+        own, strange = oracle.top_items(user, 50), oracle.top_items(user + 100, 50)
+        who = np.full(50, user)
+        gains.append(oracle.expected_rating(who, own).mean() - oracle.expected_rating(who, strange).mean())
+    assert np.mean(gains) > 0.1
 
 
 def test_popularity_is_known(world: SyntheticDataset, ratings: Ratings) -> None:
