@@ -13,6 +13,7 @@ partitions were paused meanwhile, is fetched again.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -122,7 +123,9 @@ def batched_topic(app: BatchedApp, name: str, maxsize: int = 8, **options: Any) 
     records); about twice the number of partitions keeps all of them flowing.
     """
     app.batched_topics.add(name)
-    return app.topic(name, schema=BatchSchema(), maxsize=maxsize, **options)
+    topic = app.topic(name, schema=BatchSchema(), **options)
+    topic.maxsize = maxsize  # Faust's App.topic takes the option and drops it
+    return topic
 
 
 def _record_batch(tp: TP, records: Sequence[_FetchedRecord]) -> RecordBatch:
@@ -158,6 +161,7 @@ class BatchedDelivery(base.Consumer):
         self._ledgers: dict[TP, Ledger] = {}
         self._newly_assigned = False
         self._activated = asyncio.Event()
+        self._drain_until = math.inf
         self._on_message = self.callback
         self.callback = self._deliver
 
@@ -266,13 +270,26 @@ class BatchedDelivery(base.Consumer):
 
     async def wait_empty(self) -> None:
         """Wait for started batches, but only so long: an agent that waits for a store that is gone never finishes."""
-        timeout_s = self.app.drain_timeout_s if isinstance(self.app, BatchedApp) else None
+        if isinstance(self.app, BatchedApp):
+            self._drain_until = asyncio.get_running_loop().time() + self.app.drain_timeout_s
         try:
-            async with asyncio.timeout(timeout_s):
-                await super().wait_empty()
+            await super().wait_empty()
         except TimeoutError:
-            self.log.warning("Not finished after %s s, will be delivered again: %r", timeout_s, self.unacked)
+            self.log.warning("Not finished in time, will be delivered again: %r", self.unacked)
             await self.commit_and_end_transactions()
+        finally:
+            self._drain_until = math.inf
+
+    async def _wait_for_ack(self, timeout: float) -> None:
+        # Faust's own swallows its cancellation, so that no deadline around it could end it.
+        wait_s = min(timeout, self._drain_until - asyncio.get_running_loop().time())
+        if wait_s <= 0:
+            raise TimeoutError
+        acked = self._waiting_for_ack = asyncio.get_running_loop().create_future()
+        try:
+            await asyncio.wait({acked}, timeout=wait_s)
+        finally:
+            self._waiting_for_ack = None
 
     # -- seeking
 

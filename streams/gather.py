@@ -30,18 +30,21 @@ async def gather_batches(stream: faust.Stream[Any], max_records: int = 100_000) 
     """
     acking = stream.noack()
     events = aiter(acking.events())
-    coming: asyncio.Future[EventT[Any]] | None = None
+    coming: asyncio.Future[EventT[Any] | None] | None = None
     try:
         while True:
-            taken = [await anext(events) if coming is None else await coming]
+            first = await (coming or _following(events))
             coming = None
+            if first is None:
+                return
+            taken = [first]
             held = len(taken[0].value)
             while held < max_records and _more_waits(stream):
-                coming = asyncio.ensure_future(anext(events))
+                coming = asyncio.ensure_future(_following(events))
                 await asyncio.wait({coming}, timeout=_STRAGGLER_S)
-                if not coming.done():
+                if not coming.done() or coming.result() is None:
                     break
-                taken.append(await coming)
+                taken.append(cast(EventT[Any], await coming))
                 coming = None
                 held += len(taken[-1].value)
             yield [cast(RecordBatch, event.value) for event in taken]
@@ -51,6 +54,11 @@ async def gather_batches(stream: faust.Stream[Any], max_records: int = 100_000) 
         if coming is not None:
             coming.cancel()
             await asyncio.wait({coming})
+
+
+async def _following(events: AsyncIterator[EventT[Any]]) -> EventT[Any] | None:
+    """The next event; None once the app stops."""
+    return await anext(events, None)
 
 
 def _more_waits(stream: faust.Stream[Any]) -> bool:
