@@ -7,7 +7,7 @@ into one transaction, because most of a transaction's cost does not grow with it
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 from faust.types import TP, EventT
 
@@ -16,7 +16,7 @@ from streams.app import BatchedApp
 from streams.bus import Bus
 from streams.delivery import batched_topic
 from streams.events import RATINGS
-from streams.records import TopicPartition
+from streams.records import RecordBatch, TopicPartition
 
 __all__ = ["FEATURES", "create_features_app"]
 
@@ -51,7 +51,7 @@ def create_features_app(
             held += len(event.value)
             if held < flush_records and not stream.channel.queue.empty():
                 continue
-            await ingest.apply([e.value for e in waiting])
+            await ingest.apply([cast(RecordBatch, e.value) for e in waiting])
             for applied in waiting:
                 await stream.ack(applied)
             waiting, held = [], 0
