@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import signal
-import subprocess
 import sys
+from asyncio.subprocess import PIPE
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -39,10 +39,14 @@ async def bus(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[B
         yield bus
 
 
-async def eventually(condition: Callable[[], bool]) -> None:
+async def eventually(condition: Callable[[], bool | Awaitable[bool]]) -> None:
     async with asyncio.timeout(DEADLINE_S):
-        while not condition():
+        while not (await met if isinstance(met := condition(), Awaitable) else met):  # noqa: ASYNC110 (any condition)
             await asyncio.sleep(0.005)
+
+
+async def has_committed(bus: Bus, offsets: Mapping[TopicPartition, int]) -> bool:
+    return await bus.committed("features") == offsets
 
 
 async def publish(bus: Bus, *, records: int, each: int = 10, partitions: Iterable[int] = range(PARTITIONS)) -> None:
@@ -170,7 +174,7 @@ async def test_gathered_batches_are_all_that_waits(bus: Bus) -> None:
     @app.agent(batched_topic(app, "ratings"))
     async def features(stream: Any) -> None:
         async for batches in gather_batches(stream):
-            steps.append(batches)
+            steps.append(batches)  # noqa: PERF401
 
     async with running(app):
         await eventually(lambda: sum(len(b) for step in steps for b in step) >= 40 * PARTITIONS)
@@ -192,7 +196,7 @@ def test_any_order_of_acks_commits_exactly_the_acked_prefix(data: st.DataObject)
     bounds = [0]
     for size in sizes:
         bounds.append(bounds[-1] + size)
-    messages = [_message(a, b) for a, b in zip(bounds, bounds[1:], strict=False)]
+    messages = [_message(a, b) for a, b in pairwise(bounds)]
     ledger, delivered = Ledger(), 0
     ledger.position = 0
     for index in data.draw(st.permutations(range(len(messages)))):
@@ -281,9 +285,8 @@ async def test_a_gathered_step_that_raises_is_not_committed(bus: Bus) -> None:
     async with asyncio.timeout(DEADLINE_S):
         stopping = asyncio.Event()
         serving = asyncio.create_task(app.serve(stopping))
-        while await bus.committed("features") != await ends(bus):
-            await asyncio.sleep(0.01)
         done = await ends(bus)
+        await eventually(lambda: has_committed(bus, done))
         await publish(bus, records=20)
         with pytest.raises(ValueError, match="broken"):
             await serving
@@ -371,16 +374,16 @@ async def test_after_a_kill_the_next_app_goes_on_from_what_was_committed(tmp_pat
     async with open_bus(f"sqlite:///{tmp_path}/bus.db") as bus, asyncio.timeout(DEADLINE_S):
         await bus.create_topics(TopicSpec("ratings", PARTITIONS))
         await publish(bus, records=10, partitions=[0])
-        with subprocess.Popen([sys.executable, "-c", KILLED, bus.url], stdout=subprocess.PIPE, text=True) as worker:
-            try:
-                assert worker.stdout is not None
-                assert await asyncio.to_thread(worker.stdout.readline) == "0 0 10\n"
-                while await bus.committed("features") != {TopicPartition("ratings", 0): 10}:
-                    await asyncio.sleep(0.01)
-                await publish(bus, records=10, partitions=[0])
-                assert await asyncio.to_thread(worker.stdout.readline) == "0 10 20\n"
-            finally:
-                worker.send_signal(signal.SIGKILL)
+        worker = await asyncio.create_subprocess_exec(sys.executable, "-c", KILLED, bus.url, stdout=PIPE)
+        try:
+            assert worker.stdout is not None
+            assert await worker.stdout.readline() == b"0 0 10\n"
+            await eventually(lambda: has_committed(bus, {TopicPartition("ratings", 0): 10}))
+            await publish(bus, records=10, partitions=[0])
+            assert await worker.stdout.readline() == b"0 10 20\n"
+        finally:
+            worker.kill()
+            await worker.wait()
         seen = Seen()
         async with running(app_of(bus, taking(seen))):
             await eventually(lambda: seen.total >= 10)
@@ -506,7 +509,7 @@ class _Driver(base.Consumer):
     sought: list[tuple[TP, int]]
 
     async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> dict[TP, Any]:
-        return self.script.pop(0)  # type: ignore[return-value]
+        return self.script.pop(0)
 
     async def _seek(self, partition: TP, offset: int) -> None:
         self.sought.append((partition, offset))
@@ -528,7 +531,7 @@ TP0 = TP("ratings", 0)
 
 def _scripted(*fetches: list[int]) -> tuple[_ScriptedConsumer, list[Message]]:
     app = BatchedApp("features", broker="memory://")
-    app.topics._acking_topics.add(batched_topic(app, "ratings").get_topic_name())
+    app.topics.acking_topics.add(batched_topic(app, "ratings").get_topic_name())
     delivered: list[Message] = []
 
     async def on_message(message: Message) -> None:
