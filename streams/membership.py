@@ -1,75 +1,88 @@
 """One live member per group on the embedded bus: an OS file lock, which a killed process frees at once.
 
-A process that is stopped (SIGSTOP) keeps it. POSIX only: ``flock`` is what gives the guarantee.
+A process that is merely stopped (SIGSTOP) keeps it. POSIX only: ``flock`` is what gives the guarantee.
 """
 
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
+import threading
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 from urllib.parse import quote
 
 from streams.errors import BusUnavailable, GroupBusy
 
-__all__ = ["FileLease", "MemoryLease", "group_busy"]
+__all__ = ["FileLease", "MemoryLease"]
+
+_MAX_NAME_BYTES = 200
+_memory_lock = threading.Lock()
 
 
-def group_busy(group: str, holder: str) -> GroupBusy:
-    """The error for a second member: who holds the group, and what to do."""
+def _busy(group: str, holder: str) -> GroupBusy:
     return GroupBusy(
-        f"group {group!r} already has its one member on this embedded bus ({holder}); stop it first, "
-        "or use kafka:// for several workers in one group"
+        f"group {group!r} has its one live member already: {holder}. The embedded bus takes one per group: stop that "
+        "one first, or move to Kafka (a kafka://HOST:PORT bus) for more workers in a group"
     )
 
 
+def _file_name(group: str) -> str:
+    """A name any file system takes, one for each group."""
+    name = quote(group, safe="")
+    if len(name) > _MAX_NAME_BYTES:
+        name = f"{name[:_MAX_NAME_BYTES]}-{hashlib.sha256(group.encode()).hexdigest()[:16]}"
+    return f"{name}.lock"
+
+
 class FileLease:
-    """Membership of ``group``, held from construction to :meth:`release`, in the folder beside the log."""
+    """Membership of ``group`` in a log's lock ``folder``, from construction to :meth:`release`.
+
+    Raises GroupBusy if somebody has it, naming the process, and BusUnavailable if the lock cannot be made.
+    """
 
     def __init__(self, folder: Path, group: str) -> None:
-        path = folder / f"{quote(group, safe='')}.lock"
+        path = folder / _file_name(group)
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         except OSError as error:
             raise BusUnavailable(
-                f"group lock {path}: cannot be opened ({error}); check that it can be written"
+                f"group {group!r}: its lock {path} cannot be opened ({error}); check that the folder can be written"
             ) from error
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.ftruncate(self._fd, 0)
+            os.pwrite(self._fd, str(os.getpid()).encode(), 0)
         except BlockingIOError:
-            holder = os.read(self._fd, 32).decode(errors="replace").strip()
+            holder = os.pread(self._fd, 32, 0).decode(errors="replace").strip()
             os.close(self._fd)
-            raise group_busy(group, f"process {holder}" if holder else "another process") from None
-        os.ftruncate(self._fd, 0)
-        os.pwrite(self._fd, str(os.getpid()).encode(), 0)
+            raise _busy(group, f"process {holder}" if holder else "another process") from None
+        except OSError as error:
+            os.close(self._fd)
+            raise BusUnavailable(f"group {group!r}: its lock {path} cannot be taken ({error})") from error
 
     def release(self) -> None:
-        """Leave the group. The file stays: to remove it would let two processes lock two files of one name."""
+        """Leave the group. The file stays: were it removed, two processes could each lock a file of that name."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.release()
-
 
 class MemoryLease:
-    """Membership of a group of an in-memory bus; ``held`` is the bus's set of groups that have a member."""
+    """Membership of a group of a log in memory; ``held``: the log's groups that have a member."""
 
     def __init__(self, held: set[str], group: str) -> None:
-        if group in held:
-            raise group_busy(group, "in this process")
-        held.add(group)
-        self._held, self._group = held, group
+        with _memory_lock:
+            if group in held:
+                raise _busy(group, f"this process ({os.getpid()})")
+            held.add(group)
+        self._held: set[str] | None = held
+        self._group = group
 
     def release(self) -> None:
         """Leave the group."""
-        self._held.discard(self._group)
+        with _memory_lock:
+            if self._held is not None:
+                self._held.discard(self._group)
+                self._held = None

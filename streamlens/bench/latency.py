@@ -75,7 +75,7 @@ def _work(bus_url: str, store_url: str, done: Connection) -> None:
 def _replay(bus_url: str, rate: float, events: int) -> None:
     async def main() -> None:
         async with open_bus(bus_url) as bus:
-            options = ReplayOptions(week=1, rate=rate, arrival="poisson", limit=events)
+            options = ReplayOptions(week=1, start="1990-01-01", rate=rate, arrival="poisson", limit=events)
             dataset = open_dataset(f"synthetic:ratings={2 * events}")
             await Replayer(dataset, bus, options, run_id="bench").replay()
 
