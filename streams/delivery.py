@@ -17,14 +17,14 @@ import math
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, cast
 
 import faust
 import numpy as np
 from faust.transport import base
 from faust.types import TP, AppT, ConsumerMessage, Message
 
-from streams.app import BatchedApp
+from streams.app import BatchedApp, StartOffsets
 from streams.errors import StoreUnavailable
 from streams.records import RecordBatch, join_values
 
@@ -69,41 +69,61 @@ class Fetched:
 
 @dataclass(slots=True, eq=False)
 class Ledger:
-    """The batches of one partition that were delivered and are not committed yet, oldest first.
+    """The batches of one partition, oldest first: fetched and not delivered, delivered and not committed.
 
-    position: where delivery goes on; None before the first fetch. fetched: how far was fetched; above ``position``
-    while a part of the fetch is not delivered.
+    position: where delivery goes on; None before the first fetch.
 
-    Acks are read off the message itself, so that an old delivery of an offset never counts for its redelivery.
+    Batches and acks are told apart by object, not by offset, so that neither an old fetch nor an old delivery counts
+    once a seek has started this ledger anew.
     """
 
     position: int | None = None
-    fetched: int | None = None
+    coming: deque[RecordBatch] = field(default_factory=deque)
+    astray: bool = False
     _open: deque[Message] = field(default_factory=deque)
     _committable: int | None = None
 
-    def deliver(self, message: Message) -> None:
-        """The batch of ``message`` is handed to the agents."""
+    def fetched(self, batches: Sequence[RecordBatch]) -> None:
+        """These follow ``position`` and are to be delivered."""
+        if self.position is None:
+            self.position = batches[0].first_offset
+        self.coming.extend(batches)
+
+    def deliver(self, message: Message) -> bool:
+        """Hand the batch of ``message`` to the agents; False if it is not the one that is next."""
+        batch = _batch_of(message)
+        if not self.coming or self.coming[0] is not batch:
+            self.astray = True
+            return False
         self.committable()  # drops what is done, so that a batch's memory goes before its offset is committed
+        self.coming.popleft()
         self._open.append(message)
-        self.position = message.value.next_offset  # type: ignore[union-attr]
+        self.position = batch.next_offset
+        return True
 
     def retract(self, message: Message) -> None:
         """The newest batch did not reach the agents after all: it has to be fetched again."""
         if self._open and self._open[-1] is message:
             self._open.pop()
-            self.position = message.value.first_offset  # type: ignore[union-attr]
+            self.position = _batch_of(message).first_offset
+            self.astray = True
 
     def committable(self) -> int | None:
         """The offset up to which all delivered batches are acked; None while there is none."""
         while self._open and self._open[0].acked:
-            self._committable = self._open.popleft().value.next_offset  # type: ignore[union-attr]
+            self._committable = _batch_of(self._open.popleft()).next_offset
         return self._committable
 
-    @property
-    def undelivered(self) -> bool:
-        """True if a part of what was fetched has not been delivered."""
-        return self.fetched is not None and self.fetched != self.position
+    def rewind(self) -> bool:
+        """Forget what was fetched and not delivered; True if the bus has to be sent back to ``position``."""
+        needed = self.astray or bool(self.coming)
+        self.coming.clear()
+        self.astray = False
+        return needed
+
+
+def _batch_of(message: Message) -> RecordBatch:
+    return cast(RecordBatch, message.value)
 
 
 class BatchSchema(faust.Schema):  # type: ignore[type-arg]
@@ -165,24 +185,16 @@ class BatchedDelivery(base.Consumer):
         self._on_message = self.callback
         self.callback = self._deliver
 
-    def _ledger(self, tp: TP) -> Ledger:
-        ledger = self._ledgers.get(tp)
-        if ledger is None:
-            ledger = self._ledgers[tp] = Ledger()
-        return ledger
-
     # -- fetching and delivering
 
     @property
     def delivering(self) -> bool:
         """True while a part of the last fetch is still on its way to the agents."""
-        return any(ledger.undelivered for ledger in self._ledgers.values())
+        return any(ledger.coming for ledger in self._ledgers.values())
 
     async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> dict[TP, Any]:
-        for tp, ledger in self._ledgers.items():
-            if ledger.undelivered and ledger.position is not None:
-                await self._go_to(tp, ledger.position)
-                ledger.fetched = ledger.position
+        await self._rewind()
+        before = dict(self._ledgers)
         fetched = await super()._getmany(  # type: ignore[safe-super]
             active_partitions=active_partitions, timeout=timeout
         )
@@ -190,13 +202,23 @@ class BatchedDelivery(base.Consumer):
         for tp, records in fetched.items():
             if tp.topic not in self._batched:
                 out[tp] = records
+                continue
+            ledger = self._ledgers.setdefault(tp, Ledger())
+            if before.get(tp, ledger) is not ledger:
+                ledger.astray = True  # a seek came in between
             elif batches := _batches(tp, records):
-                ledger = self._ledger(tp)
-                ledger.fetched = batches[-1].next_offset
-                if ledger.position is None:
-                    ledger.position = batches[0].first_offset
+                ledger.fetched(batches)
                 out[tp] = batches
         return out
+
+    async def _rewind(self) -> None:
+        """Go back to what was fetched and not delivered, because of a pause, a stopped flow or a seek."""
+        for tp, ledger in self._ledgers.items():
+            if ledger.position is not None:
+                if ledger.rewind():
+                    await self._seek(tp, ledger.position)
+                # Faust drops what lies before the last offset it has read; here the ledger knows better.
+                self._read_offset[tp] = ledger.position or None
 
     def _to_message(self, tp: TP, record: Any) -> ConsumerMessage:
         if not isinstance(record, RecordBatch):
@@ -221,8 +243,9 @@ class BatchedDelivery(base.Consumer):
         if message.topic not in self._batched:
             await self._on_message(message)
             return
-        ledger = self._ledger(message.tp)
-        ledger.deliver(message)
+        ledger = self._ledgers.setdefault(message.tp, Ledger())
+        if not ledger.deliver(message):
+            return
         try:
             await self._on_message(message)
         except BaseException:
@@ -260,7 +283,8 @@ class BatchedDelivery(base.Consumer):
             return super()._new_offset(tp)
         self._acked[tp].clear()
         self._acked_index[tp].clear()
-        return self._ledger(tp).committable()
+        ledger = self._ledgers.get(tp)
+        return None if ledger is None else ledger.committable()
 
     async def commit(self, topics: Any = None, start_new_transaction: bool = True) -> bool:
         """Commit what is acked; nothing once an error has stopped the app: Faust acks what an agent failed on."""
@@ -293,47 +317,36 @@ class BatchedDelivery(base.Consumer):
 
     # -- seeking
 
-    async def _go_to(self, tp: TP, offset: int) -> None:
-        await self._seek(tp, offset)
-        self._read_offset[tp] = offset or None
-
     async def seek(self, partition: TP, offset: int) -> None:
         """Go on at ``offset``; what was delivered of this partition no longer counts, acked or not."""
-        await super().seek(partition, offset)
         if partition.topic in self._batched:
-            self._ledgers[partition] = Ledger(position=offset, fetched=offset)
+            self._ledgers[partition] = Ledger(position=offset)
             self._acked.pop(partition, None)
             self._acked_index.pop(partition, None)
             self._committed_offset[partition] = None
+        await super().seek(partition, offset)
 
     async def perform_seek(self) -> None:
         """After an assignment: to the app's ``start_offsets``, else to what the group committed.
 
         Faust calls this too when the flow was stopped in the middle of a fetch; then delivery goes on where it was.
         """
-        kept = {tp: ledger.position for tp, ledger in self._ledgers.items()}
         await super().perform_seek()
-        if self._newly_assigned:
-            self._ledgers.clear()
-            await self._seek_to_start_offsets()
-            self._newly_assigned = False
-        else:
-            for tp, position in kept.items():
-                if position is not None:
-                    await self._go_to(tp, position)
-                    self._ledger(tp).fetched = position
-
-    async def _seek_to_start_offsets(self) -> None:
-        app = self.app
-        if not isinstance(app, BatchedApp) or app.start_offsets is None:
+        if not self._newly_assigned:
+            for ledger in self._ledgers.values():
+                ledger.astray = True
             return
         tps = {tp for tp in self.assignment() if tp.topic in self._batched}
-        if not tps:
-            return
-        limit_s = app.conf.broker_request_timeout / 2  # beyond the whole of it Faust gives up, silently
+        self._ledgers = {tp: Ledger(position=await self.position(tp)) for tp in tps}
+        if tps and isinstance(self.app, BatchedApp) and self.app.start_offsets is not None:
+            await self._seek_to_start_offsets(tps, self.app.start_offsets)
+        self._newly_assigned = False
+
+    async def _seek_to_start_offsets(self, tps: set[TP], start_offsets: StartOffsets) -> None:
+        limit_s = self.app.conf.broker_request_timeout / 2  # beyond the whole of it Faust gives up, silently
         try:
             async with asyncio.timeout(limit_s):
-                offsets = await app.start_offsets(tps)
+                offsets = await start_offsets(tps)
         except TimeoutError as error:
             raise StoreUnavailable(f"expected the start offsets of {sorted(tps)} within {limit_s} s") from error
         committed = {tp: self._committed_offset[tp] for tp in offsets}

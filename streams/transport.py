@@ -106,7 +106,6 @@ class LogConsumer(base.Consumer):
         self._reader: Reader | None = None
         self._topics: tuple[str, ...] = ()
         self._highwaters: dict[TP, int] = {}
-        self._fetching = asyncio.Lock()
         self._generation = 0
         self._next_fetch_at = 0.0
 
@@ -137,9 +136,8 @@ class LogConsumer(base.Consumer):
         if self._reader is not None:
             await self.on_partitions_revoked(self.assignment())
         if self._reader is None or topics != self._topics:
-            async with self._fetching:
-                await self._leave()
-                self._reader = await self.transport.bus.consumer(*topics, group=self.app.conf.id)
+            await self._leave()
+            self._reader = await self.transport.bus.consumer(*topics, group=self.app.conf.id)
             self._topics = topics
         await self.transport.refresh()
         self._highwaters = await self.highwaters(*self.assignment())
@@ -166,16 +164,15 @@ class LogConsumer(base.Consumer):
         loop = asyncio.get_running_loop()
         if (wait_s := self._next_fetch_at - loop.time()) > 0:
             await asyncio.sleep(wait_s)
-        async with self._fetching:
-            reader = self._reader
-            if reader is None:
-                return {}
-            wanted = reader.assignment if active_partitions is None else _bus_tps(active_partitions)
-            batches = await reader.fetch(
-                timeout_s=timeout if wanted >= reader.assignment else min(timeout, PARTIAL_FETCH_S),
-                max_records=MAX_BATCH_RECORDS,
-                partitions=wanted,
-            )
+        reader = self._reader
+        if reader is None:
+            return {}
+        wanted = reader.assignment if active_partitions is None else reader.assignment & _bus_tps(active_partitions)
+        batches = await reader.fetch(
+            timeout_s=timeout if wanted == reader.assignment else min(timeout, PARTIAL_FETCH_S),
+            max_records=MAX_BATCH_RECORDS,
+            partitions=wanted,
+        )
         # Small fetches are held apart: what arrives in between is one event of Faust's then, not many.
         if 0 < sum(map(len, batches)) < LARGE_FETCH_RECORDS and isinstance(self.app, BatchedApp):
             self._next_fetch_at = loop.time() + self.app.linger_s

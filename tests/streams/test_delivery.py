@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from faust.transport import base
@@ -198,10 +198,10 @@ def test_any_order_of_acks_commits_exactly_the_acked_prefix(data: st.DataObject)
         bounds.append(bounds[-1] + size)
     messages = [_message(a, b) for a, b in pairwise(bounds)]
     ledger, delivered = Ledger(), 0
-    ledger.position = 0
+    ledger.fetched([cast(RecordBatch, m.value) for m in messages])
     for index in data.draw(st.permutations(range(len(messages)))):
         while delivered <= index:  # a batch is acked after it is delivered, whenever that is
-            ledger.deliver(messages[delivered])
+            assert ledger.deliver(messages[delivered])
             delivered += 1
         messages[index].acked = True
         if data.draw(st.booleans()):
@@ -608,6 +608,18 @@ async def test_what_was_fetched_and_not_delivered_is_fetched_again() -> None:
     await _fetch(consumer)
     assert consumer.sought == [(TP0, 2)]
     assert [m.value.first_offset for m in delivered] == [0, 2]  # type: ignore[union-attr]
+
+
+async def test_a_seek_during_a_fetch_drops_what_it_brings() -> None:
+    consumer, delivered = _scripted([0, 1], [2, 3], [0, 1, 2, 3])
+    await _fetch(consumer)
+    late = await consumer._getmany(None, 1.0)
+    await consumer.seek(TP0, 0)
+    for batch in late[TP0]:
+        await consumer.callback(consumer._to_message(TP0, batch))
+    await _fetch(consumer)
+    assert [m.value.first_offset for m in delivered] == [0, 0]  # type: ignore[union-attr]
+    assert consumer.sought[-1] == (TP0, 0)
 
 
 async def _nothing(*args: Any, **kwargs: Any) -> bool:
