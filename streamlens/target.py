@@ -7,7 +7,7 @@ from pathlib import Path
 
 from streamlens.settings import Settings, load_settings
 from streams.bus import Bus, open_bus
-from streams.dataset import open_dataset
+from streams.dataset import open_movies
 from streams.errors import ConfigError, DataError
 from streams.run import RunFolder, current_run, open_run
 
@@ -67,13 +67,10 @@ class Target:
     def titles(self) -> dict[int, str]:
         """Movie titles by id; none where the data of the run is no longer there, since titles only adorn."""
         try:
-            return (
-                {movie.movie_id: movie.title for movie in open_dataset(self.data).movies().values()}
-                if self.data
-                else {}
-            )
+            movies = open_movies(self.data) if self.data else {}
         except DataError:
-            return {}
+            movies = {}
+        return {movie.movie_id: movie.title for movie in movies.values()}
 
 
 def find_target(run_id: str | None, *, bus: str | None = None, store: str | None = None) -> Target:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from streams.records import Int64s
 
-__all__ = ["DEFAULT_DATASET", "Dataset", "Movie", "Ratings", "open_dataset"]
+__all__ = ["DEFAULT_DATASET", "Dataset", "Movie", "Ratings", "open_dataset", "open_movies"]
 
 DEFAULT_DATASET = "ml-latest-small"
 """The ratings that come with a checkout; they are no part of wheel or image."""
@@ -96,7 +96,22 @@ def open_dataset(name: str = DEFAULT_DATASET) -> Dataset:
         from streams.synthetic import SyntheticDataset, parse_options
 
         return SyntheticDataset(parse_options(options))
-    from streams.movielens import MovieLensFolder, find_bundled
+    from streams.movielens import MovieLensFolder
+
+    return MovieLensFolder(_folder(name))
+
+
+def open_movies(name: str = DEFAULT_DATASET) -> dict[int, Movie]:
+    """The movies of ``open_dataset(name)`` by id; of a folder, without reading its ratings. Raises as that does."""
+    if name.partition(":")[0] == "synthetic":
+        return open_dataset(name).movies()
+    from streams.movielens import read_movies
+
+    return read_movies(_folder(name))
+
+
+def _folder(name: str) -> Path:
+    from streams.movielens import find_bundled
 
     path = Path(name).expanduser()
-    return MovieLensFolder(find_bundled() if name == DEFAULT_DATASET and not path.exists() else path)
+    return find_bundled() if name == DEFAULT_DATASET and not path.exists() else path

@@ -22,7 +22,7 @@ from streams.dataset import DEFAULT_DATASET, Movie, Ratings
 from streams.errors import DataError
 from streams.events import EARLIEST_TIMESTAMP
 
-__all__ = ["MovieLensFolder", "find_bundled"]
+__all__ = ["MovieLensFolder", "find_bundled", "read_movies"]
 
 _RATINGS_COLUMNS = ["userId", "movieId", "rating", "timestamp"]
 _MOVIES_COLUMNS = ["movieId", "title", "genres"]
@@ -112,6 +112,11 @@ class MovieLensFolder:
 
     def movies(self) -> dict[int, Movie]:
         return _read_movies(self._movies_file)
+
+
+def read_movies(folder: Path) -> dict[int, Movie]:
+    """The movies of a folder, by id. Raises DataError as :class:`MovieLensFolder` does."""
+    return _read_movies(_existing(folder, "movies.csv"))
 
 
 def _existing(folder: Path, name: str) -> Path:

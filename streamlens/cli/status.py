@@ -12,6 +12,8 @@ from streamlens.cli.console import heading, moment, print_json, print_table, tex
 
 __all__ = ["register"]
 
+_COUNTS = ("ratings", "late", "duplicates", "dead_lettered")
+
 
 def register(app: typer.Typer) -> None:
     app.command()(status)
@@ -50,7 +52,8 @@ def _print(found: dict[str, Any]) -> None:
     print_table(["topic", "records"], found["topics"].items())
     if found["metrics"]:
         heading("metrics:")
-        print_table(["metric", "value"], [(name, row["value"]) for name, row in found["metrics"].items()])
+        rows = [(name, _whole(row["value"])) for name, row in found["metrics"].items()]
+        print_table(["metric", "value"], rows)
 
 
 def _print_features(features: dict[str, Any]) -> None:
@@ -66,4 +69,6 @@ def _print_features(features: dict[str, Any]) -> None:
     print_table(columns, rows)
 
 
-_COUNTS = ("ratings", "late", "duplicates", "dead_lettered")
+def _whole(value: float) -> float | int:
+    """Counts travel as floats, and are read as counts."""
+    return int(value) if value.is_integer() else value

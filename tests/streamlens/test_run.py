@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import shutil
@@ -18,6 +19,7 @@ from typing import Any
 import pytest
 
 from streamlens.cli.app import run
+from streams.bus import open_bus
 
 Capture = pytest.CaptureFixture[str]
 DEADLINE_S = 60.0
@@ -58,6 +60,18 @@ def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str] | Non
         assert time.monotonic() < deadline, "waited too long"
         if process is not None and process.poll() is not None:
             raise AssertionError(f"ended early: {process.communicate()}")
+
+
+def publish_rating(value: bytes) -> None:
+    """As a foreign producer would: a record without identity, on the partition of its choice."""
+
+    bus_url = as_json("status")["bus"]
+
+    async def send() -> None:
+        async with open_bus(bus_url) as bus, bus.producer() as producer:
+            await producer.send("ratings", value, partition=1)
+
+    asyncio.run(send())
 
 
 @pytest.fixture(scope="module")
@@ -244,6 +258,24 @@ def test_one_worker_and_one_replayer_at_a_time(dataset: str) -> None:
             refused = streamlens("worker")
             assert (refused.returncode, refused.stderr.count("\n")) == (2, 1), refused.stderr
             assert "kafka://" in refused.stderr
+
+
+def test_a_record_that_cannot_be_processed_is_dead_lettered_and_can_be_replayed(dataset: str, capsys: Capture) -> None:
+    assert run(["replay", "--data", dataset, "--speed", "max", "--quiet"]) == 0
+    publish_rating(b'{"user_id":7,"movie_id":1,"rating":9,"timestamp":1210000000}')
+
+    with background("worker") as worker:
+        wait_for(lambda: as_json("deadletter", "list")["total"] == 1, worker)
+        (letter,) = as_json("deadletter", "list")["last"]
+        assert "found 9" in letter["reason"]
+        assert as_json("deadletter", "replay") == {"published": {"ratings": 1}}
+        wait_for(lambda: as_json("deadletter", "list")["total"] == 2, worker)
+        wait_for(lambda: applied() == N_RATINGS, worker)
+        worker.send_signal(signal.SIGINT)
+        assert worker.wait(DEADLINE_S) == 0
+
+    assert as_json("status")["features"]["dead_lettered"] == 2
+    assert as_json("verify")["ok"]
 
 
 def test_demo_without_a_terminal_ends_by_itself_with_a_summary(dataset: str) -> None:

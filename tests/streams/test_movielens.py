@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from streams.dataset import Movie, Ratings, open_dataset
+from streams.dataset import Movie, Ratings, open_dataset, open_movies
 from streams.errors import DataError
 from streams.movielens import MovieLensFolder, find_bundled
 from streams.summary import concatenate
@@ -63,6 +63,15 @@ def test_bundled_movies_have_titles_years_and_genres(bundled: MovieLensFolder) -
     assert movies[171749].year == 2006  # two years are joined by a dash
     assert movies[40697].year is None  # Babylon 5
     assert movies[156605].genres == ()
+
+
+def test_movies_are_read_without_the_ratings(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path)
+    movies = open_dataset(str(folder)).movies()
+    (folder / "ratings.csv").unlink()
+    assert open_movies(str(folder)) == movies
+    with pytest.raises(DataError, match="expected a MovieLens folder"):
+        open_movies(str(tmp_path / "nowhere"))
 
 
 def test_equal_timestamps_are_ordered_by_user_then_movie(tmp_path: Path) -> None:

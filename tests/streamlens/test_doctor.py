@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from streamlens.cli.app import run
+
+Capture = pytest.CaptureFixture[str]
+
+
+def examined(capsys: Capture, code: int) -> dict[str, Any]:
+    """The checks by name."""
+    assert run(["doctor", "--json"]) == code
+    found = json.loads(capsys.readouterr().out)
+    assert found["ok"] == (code == 0)
+    return {check["name"]: check for check in found["checks"]}
+
+
+def test_a_new_machine_is_told_what_to_do_first(capsys: Capture, workplace: Path) -> None:
+    checks = examined(capsys, 0)
+    assert "streamlens replay" in checks["bus"]["found"]
+    assert "streamlens demo" in checks["run"]["found"]
+    assert list(workplace.iterdir()) == []
+
+
+def test_data_that_is_missing_has_a_hint(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STREAMLENS_REPLAY_DATA", "nowhere")
+    checks = examined(capsys, 1)
+    assert (checks["data"]["ok"], checks["python"]["ok"]) == (False, True)
+    assert "synthetic" in checks["data"]["hint"]
+
+    assert run(["doctor"]) == 1
+    assert "FAIL  data" in capsys.readouterr().out
+
+
+def test_a_mistake_in_the_settings_is_a_finding(capsys: Capture, workplace: Path) -> None:
+    (workplace / "streamlens.toml").write_text("[replay]\nsped = 3\n")
+    assert "did you mean replay.speed?" in examined(capsys, 1)["settings"]["found"]
+
+
+def test_a_bus_that_is_not_there_is_a_finding(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STREAMLENS_BUS", "sqlite:///nowhere/bus.db")
+    assert "nothing is there yet" in examined(capsys, 1)["bus"]["found"]
+
+
+def test_a_full_disk_is_a_finding(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Usage(NamedTuple):
+        total: int
+        used: int
+        free: int
+
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(100 << 30, 100 << 30, 1 << 20))
+    assert "STREAMLENS_VAR" in examined(capsys, 1)["disk"]["hint"]
