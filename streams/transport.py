@@ -1,30 +1,28 @@
 """Faust on the embedded bus: the transport behind ``broker="memory://NAME"`` and ``broker="sqlite:///PATH/bus.db"``.
 
 Registered through the ``faust.transports`` entry points. A consumer is the one live member of the group named by the
-app's id and gets every partition; its rebalances happen at start and when topics are added. The log keeps no headers.
+app's id and gets every partition; its rebalances happen at start and when topics are added.
 Faust tables are refused: nothing would restore them, state belongs in the feature store.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from faust.transport import base
-from faust.types import TP, AppT, ConsumerMessage, HeadersArg, RecordMetadata
-from mode.utils.times import Seconds, want_seconds
+from faust.types import TP, AppT, ConsumerMessage
+from mode.utils.times import Seconds
 from yarl import URL
 
 from streams.app import BatchedApp
-from streams.bus import Bus, TopicSpec, open_bus
 from streams.bus import Consumer as Reader
-from streams.bus import Producer as Writer
-from streams.bus import RecordMetadata as Written
 from streams.delivery import MAX_BATCH_RECORDS, BatchedDelivery, Fetched, Record
-from streams.errors import BusUnavailable, ConfigError, UnknownTopic
-from streams.murmur2 import partition_for
+from streams.errors import BusUnavailable, ConfigError
 from streams.records import TopicPartition
+from streams.shared_bus import SharedBus
+from streams.transport_producer import Producer
 
 __all__ = ["Consumer", "Producer", "Transport"]
 
@@ -35,74 +33,13 @@ PARTIAL_FETCH_S = 0.02
 """How long a fetch waits while some partitions are held back by a slow agent: they may be wanted again any moment."""
 
 
-def _bus_url(app: AppT, url: URL) -> str:
-    if isinstance(app, BatchedApp):
-        return app.bus_url
-    # A plain Faust app has parsed the URL, which lost slashes and the case of a name.
-    path = url.path.rstrip("/")
-    return f"{url.scheme}://{url.raw_authority}{path}"
-
-
-class Transport(base.Transport):
-    """One bus for the consumer and the producer of an app, open while one of them runs."""
-
-    default_port = 0
-    driver_version = "streamlens"
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.partitions: dict[str, int] = {}
-        self._bus: Bus | None = None
-        self._users = 0
-
-    @property
-    def bus(self) -> Bus:
-        """The open bus."""
-        assert self._bus is not None, "the transport's consumer or producer has not started"
-        return self._bus
-
-    async def open(self) -> Bus:
-        """Take the bus into use; each call needs one of :meth:`close`."""
-        self._users += 1
-        if self._bus is None:
-            self._bus = open_bus(_bus_url(self.app, self.url[0]))
-            await self._bus.__aenter__()
-        await self.refresh()
-        return self._bus
-
-    async def close(self) -> None:
-        """Give the bus back; the last user closes it."""
-        self._users -= 1
-        if self._users == 0 and self._bus is not None:
-            bus, self._bus = self._bus, None
-            await bus.close()
-
-    async def refresh(self) -> None:
-        """Read the topics' partition counts anew."""
-        self.partitions = {name: info.partitions for name, info in (await self.bus.topics()).items()}
-
-    def key_partition(self, topic: str, key: bytes | None) -> int:
-        """The partition of ``key``, as every Kafka client chooses it. Raises UnknownTopic."""
-        if topic not in self.partitions:
-            raise UnknownTopic(f"expected an existing topic, found {topic!r}; known: {sorted(self.partitions)}")
-        return partition_for(key, self.partitions[topic]) if key is not None else 0
-
-    async def create_topic(self, topic: str, partitions: int, retention_s: float | None) -> None:
-        """Create the topic unless it exists, whatever its partition count: as a Kafka broker does."""
-        await self.refresh()
-        if topic not in self.partitions:
-            retention_ms = None if retention_s is None else int(retention_s * 1000)
-            await self.bus.create_topics(TopicSpec(topic, partitions, retention_ms))
-            await self.refresh()
-
-
 class LogConsumer(base.Consumer):
     """Faust's consumer over a bus consumer."""
 
-    transport: Transport
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(self, transport: Any, *args: Any, **options: Any) -> None:
+        super().__init__(transport, *args, **options)
+        self._shared: SharedBus = transport.shared
+        self._opened = False
         self._reader: Reader | None = None
         self._topics: tuple[str, ...] = ()
         self._highwaters: dict[TP, int] = {}
@@ -114,12 +51,15 @@ class LogConsumer(base.Consumer):
     async def on_start(self) -> None:
         """Open the bus."""
         await super().on_start()
-        await self.transport.open()
+        await self._shared.open()
+        self._opened = True
 
     async def on_shutdown(self) -> None:
         """After the last commit: leave the group, close the bus."""
         await self._leave()
-        await self.transport.close()
+        if self._opened:
+            self._opened = False
+            await self._shared.close()
         await super().on_shutdown()
 
     async def subscribe(self, topics: Iterable[str]) -> None:
@@ -137,9 +77,9 @@ class LogConsumer(base.Consumer):
             await self.on_partitions_revoked(self.assignment())
         if self._reader is None or topics != self._topics:
             await self._leave()
-            self._reader = await self.transport.bus.consumer(*topics, group=self.app.conf.id)
+            self._reader = await self._shared.bus.consumer(*topics, group=self.app.conf.id)
             self._topics = topics
-        await self.transport.refresh()
+        await self._shared.refresh()
         self._highwaters = await self.highwaters(*self.assignment())
         self._generation += 1
         self.app.consumer_generation_id = self._generation
@@ -214,7 +154,7 @@ class LogConsumer(base.Consumer):
     async def _ranges(self, partitions: Iterable[TP]) -> dict[TP, tuple[int, int]]:
         ranges: dict[TP, tuple[int, int]] = {}
         for topic in {tp.topic for tp in partitions}:
-            ranges.update({TP(*tp): (r.start, r.end) for tp, r in (await self.transport.bus.offsets(topic)).items()})
+            ranges.update({TP(*tp): (r.start, r.end) for tp, r in (await self._shared.bus.offsets(topic)).items()})
         return ranges
 
     # -- seeking and committing
@@ -222,7 +162,7 @@ class LogConsumer(base.Consumer):
     async def seek_to_committed(self) -> Mapping[TP, int]:
         """Go to the committed offsets, and to where ``consumer_auto_offset_reset`` says where there is none."""
         reader = self._joined()
-        committed = await self.transport.bus.committed(self.app.conf.id)
+        committed = await self._shared.bus.committed(self.app.conf.id)
         found: dict[TP, int] = {}
         for tp in reader.assignment:
             if tp in committed:
@@ -264,116 +204,43 @@ class LogConsumer(base.Consumer):
 
     def topic_partitions(self, topic: str) -> int | None:
         """How many partitions the topic has; None for a topic that does not exist."""
-        return self.transport.partitions.get(topic)
+        return self._shared.partitions.get(topic)
 
     def key_partition(self, topic: str, key: bytes | None, partition: int | None = None) -> int | None:
         """The partition a record of ``key`` belongs to."""
-        return self.transport.key_partition(topic, key) if partition is None else partition
+        return self._shared.key_partition(topic, key) if partition is None else partition
 
     async def create_topic(
         self, topic: str, partitions: int, replication: int, *, retention: Seconds | None = None, **_: Any
     ) -> None:
         """Create the topic unless it exists. Replication, compaction and other broker options mean nothing here."""
-        await self.transport.create_topic(topic, partitions, _retention_s(retention))
+        await self._shared.create_topic(topic, partitions, retention)
 
 
 class Consumer(BatchedDelivery, LogConsumer):
     """The consumer of the embedded bus, with batched delivery."""
 
 
-class Producer(base.Producer):
-    """Faust's producer over a bus producer."""
+class Transport(base.Transport):
+    """What Faust makes the consumer and the producer of an app with."""
 
-    transport: Transport
+    Consumer = Consumer
+    Producer = Producer
+    default_port = 0
+    driver_version = "streamlens"
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._writer: Writer | None = None
+        self.shared = SharedBus(_bus_url(self.app, self.url[0]))
 
-    async def on_start(self) -> None:
-        """Open the bus."""
-        await super().on_start()
-        bus = await self.transport.open()
-        self._writer = bus.producer(linger_ms=self.linger_ms)
 
-    async def on_shutdown(self) -> None:
-        """Close the bus, after everything that was sent is durable."""
-        writer, self._writer = self._writer, None
-        if writer is not None:
-            await writer.close()
-            await self.transport.close()
-        await super().on_shutdown()
-
-    async def send(
-        self,
-        topic: str,
-        key: bytes | None,
-        value: bytes | None,
-        partition: int | None,
-        timestamp: float | None,
-        headers: HeadersArg | None,
-        *,
-        transactional_id: str | None = None,
-    ) -> Awaitable[RecordMetadata]:
-        """Queue one record; await the result for its offset. Waits while too much is pending."""
-        assert self._writer is not None, "the producer has not started"
-        timestamp_ms = None if timestamp is None else int(timestamp * 1000)
-        pending = await self._writer.send(topic, value or b"", key=key, partition=partition, timestamp_ms=timestamp_ms)
-        sent: asyncio.Future[RecordMetadata] = asyncio.get_running_loop().create_future()
-
-        def resolve(written: asyncio.Future[Written]) -> None:
-            if sent.done():
-                return
-            if written.cancelled():
-                sent.cancel()
-            elif error := written.exception():
-                sent.set_exception(error)
-            else:
-                where = written.result()
-                tp = TP(where.topic, where.partition)
-                sent.set_result(RecordMetadata(*tp, tp, where.offset, timestamp, 0))
-
-        pending.add_done_callback(resolve)
-        return sent
-
-    async def send_and_wait(
-        self,
-        topic: str,
-        key: bytes | None,
-        value: bytes | None,
-        partition: int | None,
-        timestamp: float | None,
-        headers: HeadersArg | None,
-        *,
-        transactional_id: str | None = None,
-    ) -> RecordMetadata:
-        """Publish one record and wait until it is durable."""
-        return await (await self.send(topic, key, value, partition, timestamp, headers))
-
-    async def flush(self) -> None:
-        """Wait until all that was sent is durable."""
-        await self.buffer.flush()
-        if self._writer is not None:
-            await self._writer.flush()
-
-    async def create_topic(
-        self, topic: str, partitions: int, replication: int, *, retention: Seconds | None = None, **_: Any
-    ) -> None:
-        """Create the topic unless it exists. Replication, compaction and other broker options mean nothing here."""
-        await self.transport.create_topic(topic, partitions, _retention_s(retention))
-
-    def key_partition(self, topic: str, key: bytes) -> TP:
-        """The partition a record of ``key`` belongs to."""
-        return TP(topic, self.transport.key_partition(topic, key))
+def _bus_url(app: AppT, url: URL) -> str:
+    if isinstance(app, BatchedApp):
+        return app.bus_url
+    # A plain Faust app has parsed the URL, which lost slashes and the case of a name.
+    path = url.path.rstrip("/")
+    return f"{url.scheme}://{url.raw_authority}{path}"
 
 
 def _bus_tps(partitions: Iterable[TP]) -> frozenset[TopicPartition]:
     return frozenset(TopicPartition(*tp) for tp in partitions)
-
-
-def _retention_s(retention: Seconds | None) -> float | None:
-    return None if retention is None else want_seconds(retention)
-
-
-Transport.Consumer = Consumer
-Transport.Producer = Producer

@@ -22,9 +22,10 @@ from hypothesis import strategies as st
 
 from streams.app import BatchedApp
 from streams.bus import Bus, TopicSpec, open_bus
-from streams.delivery import MAX_BATCH_RECORDS, BatchedDelivery, Ledger, batched_topic
+from streams.delivery import MAX_BATCH_RECORDS, BatchedDelivery, batched_topic
 from streams.errors import GroupBusy, StoreAheadOfLog
 from streams.gather import gather_batches
+from streams.ledger import Ledger
 from streams.records import RecordBatch, TopicPartition
 
 PARTITIONS = 3
@@ -355,6 +356,7 @@ import asyncio, sys
 from streams.app import BatchedApp
 from streams.delivery import batched_topic
 from streams.gather import gather_batches
+from streams.ledger import Ledger
 
 app = BatchedApp("features", broker=sys.argv[1], broker_commit_interval=0.01)
 

@@ -15,7 +15,7 @@ from faust.types import TP
 from streams.app import BatchedApp
 from streams.bus import Bus, TopicSpec, open_bus
 from streams.delivery import batched_topic
-from streams.errors import BusUnavailable, ConfigError, UnknownTopic
+from streams.errors import BusUnavailable, ConfigError, StreamLensError, UnknownTopic
 from streams.gather import gather_batches
 from streams.murmur2 import partition_for
 from streams.records import TopicPartition
@@ -213,6 +213,15 @@ async def test_an_unknown_topic_is_reported_at_start(bus: Bus) -> None:
         async with asyncio.timeout(DEADLINE_S):
             await app.start()
     assert not [task for task in asyncio.all_tasks() if task is not asyncio.current_task() and "faust" in repr(task)]
+
+
+async def test_a_bus_that_cannot_be_opened_is_reported_at_start(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    app = BatchedApp("loop", broker=f"sqlite:///{tmp_path}/file/bus.db")
+    recording(app, app.topic("control"))
+    with pytest.raises(StreamLensError, match="file"):
+        async with asyncio.timeout(DEADLINE_S):
+            await app.start()
 
 
 async def test_tables_are_refused(bus: Bus) -> None:
