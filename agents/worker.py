@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from contextlib import suppress
 from dataclasses import dataclass
+
+import structlog
 
 from agents.features import FEATURES, create_features_app
 from agents.ingest import FeatureIngest
 from agents.outbox import drain_outbox, publish_outbox
 from agents.telemetry import FeatureMetrics, publish_metrics
 from featurestore.writer import FeatureWriter
-from streams.bus import open_bus
+from streams.bus import Bus, open_bus
 from streams.errors import BusError, StoreUnavailable
 from streams.events import RATINGS
 from streams.topics import run_topics
 
 __all__ = ["FeatureWorker", "WorkerOptions"]
+
+_RETENTION_EVERY_S = 60.0
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +72,7 @@ class FeatureWorker:
                 beside = [
                     asyncio.create_task(publish_outbox(bus, self.ingest)),
                     asyncio.create_task(publish_metrics(bus, self.metrics)),
+                    asyncio.create_task(_enforce_retention(bus)),
                 ]
                 try:
                     await app.serve(stopping)
@@ -76,3 +84,13 @@ class FeatureWorker:
                         await drain_outbox(bus, self.ingest)
         finally:
             await asyncio.to_thread(self.ingest.close)
+
+
+async def _enforce_retention(bus: Bus) -> None:
+    """Drop what is past its topic's retention, now and every minute, until cancelled."""
+    while True:
+        try:
+            await bus.enforce_retention(time.time_ns() // 1_000_000)
+        except BusError as error:
+            log.warning("retention not enforced, trying again", error=str(error))
+        await asyncio.sleep(_RETENTION_EVERY_S)

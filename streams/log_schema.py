@@ -51,8 +51,9 @@ def connect(path: Path | None, busy_timeout_s: float) -> sqlite3.Connection:
 
 def prepare(connection: sqlite3.Connection, path: Path | None, busy_timeout_s: float) -> None:
     """Set the connection up for writing and make the tables. Raises BusError for a file that is something else."""
-    (application_id,) = connection.execute("PRAGMA application_id").fetchone()
+    # In this order: another process may be making the log, tables and id in one transaction.
     (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    (application_id,) = connection.execute("PRAGMA application_id").fetchone()
     if tables and application_id != _APPLICATION_ID:
         raise BusError(f"bus {path}: expected a StreamLens log, found another SQLite database; {REPAIR}")
     if path is not None:
