@@ -25,7 +25,7 @@ FEATURES = "features"
 
 
 def create_features_app(
-    bus: Bus, ingest: FeatureIngest, *, flush_records: int = 100_000, linger_s: float = 0.005
+    bus: Bus, ingest: FeatureIngest, *, flush_records: int = 100_000, linger_s: float = 0.01
 ) -> BatchedApp:
     """A Faust app with the one agent ``features``, writing through ``ingest``.
 

@@ -37,7 +37,7 @@ class WorkerOptions:
     lateness_s: int = 86_400
     session_gap_s: int = 1_800
     flush_records: int = 100_000
-    linger_s: float = 0.005
+    linger_s: float = 0.01
     store_patience_s: float = 30.0
 
 

@@ -62,7 +62,7 @@ class FeatureSettings(BaseModel):
     """A user's session ends where no rating follows for this long."""
     flush_records: Annotated[int, Field(gt=0)] = 100_000
     """Most events in one transaction under backlog; more is faster, and takes more memory."""
-    linger_ms: Annotated[float, Field(ge=0, le=1_000)] = 5.0
+    linger_ms: Annotated[float, Field(ge=0, le=1_000)] = 10.0
     """How long a fetch waits for company at low rates: less is fresher, more saves CPU."""
 
 
