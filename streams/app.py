@@ -108,6 +108,16 @@ class BatchedApp(faust.App):
         if self._fatal is not None:
             raise self._fatal
 
+    async def stop(self) -> None:
+        """Drain, commit and stop. A cancellation cuts the draining short, never the stopping: tasks would be left."""
+        stopping = asyncio.ensure_future(super().stop())
+        try:
+            await asyncio.shield(stopping)
+        except asyncio.CancelledError:
+            self.drain_timeout_s = 0
+            await asyncio.wait({stopping})
+            raise
+
     def _crash(self, reason: BaseException) -> None:
         if self._fatal is None and not isinstance(reason, asyncio.CancelledError):
             self._fatal = reason

@@ -122,7 +122,7 @@ class BatchedDelivery(base.Consumer):
         self._ledgers: dict[TP, Ledger] = {}
         self._newly_assigned = False
         self._activated = asyncio.Event()
-        self._drain_until = math.inf
+        self._draining_since = 0.0
         self._on_message = self.callback
         self.callback = self._deliver
 
@@ -235,19 +235,17 @@ class BatchedDelivery(base.Consumer):
 
     async def wait_empty(self) -> None:
         """Wait for started batches, but only so long: an agent that waits for a store that is gone never finishes."""
-        if isinstance(self.app, BatchedApp):
-            self._drain_until = asyncio.get_running_loop().time() + self.app.drain_timeout_s
+        self._draining_since = asyncio.get_running_loop().time()
         try:
             await super().wait_empty()
         except TimeoutError:
             self.log.warning("Not finished in time, will be delivered again: %r", self.unacked)
             await self.commit_and_end_transactions()
-        finally:
-            self._drain_until = math.inf
 
     async def _wait_for_ack(self, timeout: float) -> None:
         # Faust's own swallows its cancellation, so that no deadline around it could end it.
-        wait_s = min(timeout, self._drain_until - asyncio.get_running_loop().time())
+        limit_s = self.app.drain_timeout_s if isinstance(self.app, BatchedApp) else math.inf
+        wait_s = min(timeout, self._draining_since + limit_s - asyncio.get_running_loop().time())
         if wait_s <= 0:
             raise TimeoutError
         acked = self._waiting_for_ack = asyncio.get_running_loop().create_future()

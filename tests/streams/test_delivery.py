@@ -238,7 +238,7 @@ async def test_an_unfinished_batch_holds_back_the_commit_and_is_delivered_again(
 
 
 async def test_an_agent_that_raises_stops_the_app_with_its_error_and_commits_nothing(bus: Bus) -> None:
-    await publish(bus, records=20, partitions=[1])
+    await publish(bus, records=3 * MAX_BATCH_RECORDS, each=MAX_BATCH_RECORDS)
     error, seen = ValueError("the store is gone"), Seen()
 
     async def fail(batch: RecordBatch) -> None:
@@ -498,6 +498,27 @@ async def test_stopping_does_not_wait_for_ever_for_an_agent(bus: Bus) -> None:
 
     async with running(app_of(bus, stuck, drain_timeout_s=0.05)):
         await begun.wait()
+    assert await bus.committed("features") == {}
+
+
+async def test_a_cancelled_app_stops_all_the_same(bus: Bus) -> None:
+    await publish(bus, records=10, partitions=[0])
+    before, begun = asyncio.all_tasks(), asyncio.Event()
+
+    async def stuck(batch: RecordBatch) -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    app = app_of(bus, stuck, drain_timeout_s=3600)
+    async with asyncio.timeout(DEADLINE_S):
+        serving = asyncio.create_task(app.serve(asyncio.Event()))
+        await begun.wait()
+        serving.cancel()  # asyncio.run does this on Ctrl-C
+        await eventually(lambda: app.should_stop)
+        serving.cancel()  # the second Ctrl-C
+        with pytest.raises(asyncio.CancelledError):
+            await serving
+    assert asyncio.all_tasks() == before
     assert await bus.committed("features") == {}
 
 
