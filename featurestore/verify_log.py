@@ -12,6 +12,7 @@ import zlib
 from array import array
 from dataclasses import dataclass, field
 from functools import lru_cache
+from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -113,10 +114,12 @@ def _parse(value: bytes) -> Fields | None:
             return None
         if not _well_typed(tuple(name for name, _ in pairs), tuple(type(value) for _, value in pairs)):
             return None
+        if not all(isfinite(value) for name, value in pairs if name == "rating"):
+            return None  # beyond a double, even where a later key of the same name is not
         fields = dict(pairs)
         for name in ("type", "source"):  # other text is skipped unread, as no view depends on it
             (fields.get(name) or "").encode()
-    except (ValueError, RecursionError):
+    except (ValueError, OverflowError, RecursionError):
         return None
     return fields
 

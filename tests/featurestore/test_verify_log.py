@@ -143,6 +143,16 @@ def test_it_judges_every_literal_in_every_field_as_the_decoder_does(name: str) -
     assert differ == []
 
 
+def test_lines_that_are_records_only_when_joined_are_judged_one_by_one() -> None:
+    good = b'{"user_id":7,"movie_id":9,"rating":3.5,"timestamp":1000000000'
+    two_records = [good + b"}," + good + b',"source":"}', b'{"}']
+    one_record = [good + b',"source":"}', b'{"}']
+    for values in (two_records, one_record):
+        facts, invalid = PartitionPass(lateness_s=0).read(batch_of(values))
+        assert (len(facts[0]), invalid[0].tolist()) == (0, [0, 1])
+        assert len(decode_ratings(batch_of(values)).invalid) == 2
+
+
 def test_duplicates_are_judged_per_source_by_the_highest_id_before() -> None:
     one_pass = PartitionPass(lateness_s=0)
     ids = [("a", 3), ("a", 2), ("b", 2), ("a", 3), ("a", 4), ("b", 2), ("", 0), ("", 0)]
@@ -152,3 +162,11 @@ def test_duplicates_are_judged_per_source_by_the_highest_id_before() -> None:
     assert [len(columns[0]) for columns in facts] == [1, 0, 1, 0, 1, 0, 1, 0]
     assert one_pass.newest == {"a": 4, "b": 2, "": 0}
     assert (one_pass.ratings, one_pass.duplicates) == (4, 4)
+
+
+@pytest.mark.parametrize("huge", ["1" + "0" * 400, "-1e400"])
+def test_a_rating_beyond_a_double_is_invalid_even_if_another_follows(huge: str) -> None:
+    value = b'{"user_id":7,"movie_id":9,"rating":%s,"rating":3.5,"timestamp":1000000000}' % huge.encode()
+    assert decode_ratings(batch_of([value])).invalid
+    facts, invalid = PartitionPass(lateness_s=0).read(batch_of([value]))
+    assert (len(facts[0]), invalid[0].tolist()) == (0, [0])
