@@ -238,7 +238,7 @@ async def test_an_unfinished_batch_holds_back_the_commit_and_is_delivered_again(
 
 
 async def test_an_agent_that_raises_stops_the_app_with_its_error_and_commits_nothing(bus: Bus) -> None:
-    await publish(bus, records=3 * MAX_BATCH_RECORDS, each=MAX_BATCH_RECORDS)
+    await publish(bus, records=20, partitions=[1])
     error, seen = ValueError("the store is gone"), Seen()
 
     async def fail(batch: RecordBatch) -> None:
@@ -251,8 +251,23 @@ async def test_an_agent_that_raises_stops_the_app_with_its_error_and_commits_not
             await app.serve(asyncio.Event())
     assert raised.value is error
     assert app.fatal is error
-    assert len(seen.batches) == 1  # nothing overtakes the failed batch
     assert await bus.committed("features") == {}
+
+
+async def test_nothing_overtakes_a_failed_batch_until_the_app_is_stopped(bus: Bus) -> None:
+    await publish(bus, records=3 * MAX_BATCH_RECORDS, each=MAX_BATCH_RECORDS)
+    seen = Seen()
+
+    async def fail(batch: RecordBatch) -> None:
+        seen.add(batch)
+        raise ValueError("the store is gone")
+
+    app = app_of(bus, fail)
+    async with running(app):
+        await eventually(lambda: app.fatal is not None)
+        for _ in range(20):  # whoever runs the app may be slow to stop it
+            await asyncio.sleep(0.005)
+    assert len(seen.batches) == 1
 
 
 async def test_a_plain_faust_agent_that_raises_commits_nothing_either(bus: Bus) -> None:
@@ -465,6 +480,26 @@ async def test_stopping_the_flow_and_resuming_it_loses_and_repeats_nothing(bus: 
     assert seen.each_once_in_order(15_500)
 
 
+async def test_a_flow_stopped_during_a_fetch_goes_on_where_it_was(bus: Bus, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen, sought = Seen(), asyncio.Event()
+    async with running(app_of(bus, taking(seen), broker_commit_interval=60.0)) as app:
+        await publish(bus, records=50)
+        await eventually(lambda: seen.total == 50 * PARTITIONS)
+        perform_seek = app.consumer.perform_seek
+
+        async def spied() -> None:
+            await perform_seek()
+            sought.set()
+
+        monkeypatch.setattr(app.consumer, "perform_seek", spied)
+        app.consumer.stop_flow()
+        await publish(bus, records=50)
+        await sought.wait()  # Faust goes back to the committed offsets: the start, in this test
+        app.consumer.resume_flow()
+        await eventually(lambda: seen.total >= 100 * PARTITIONS)
+    assert seen.each_once_in_order(100)
+
+
 async def test_stopping_finishes_the_batch_at_hand_commits_it_and_returns(bus: Bus) -> None:
     await publish(bus, records=10, partitions=[0])
     seen, begun, go = Seen(), asyncio.Event(), asyncio.Event()
@@ -474,13 +509,13 @@ async def test_stopping_finishes_the_batch_at_hand_commits_it_and_returns(bus: B
         await go.wait()
         seen.add(batch)
 
-    stopping = asyncio.Event()
+    app, stopping = app_of(bus, slow), asyncio.Event()
     async with asyncio.timeout(DEADLINE_S):
-        serving = asyncio.create_task(app_of(bus, slow).serve(stopping))
+        serving = asyncio.create_task(app.serve(stopping))
         await begun.wait()
         await publish(bus, records=10, partitions=[0])
         stopping.set()
-        await asyncio.sleep(0)
+        await eventually(lambda: app.should_stop)
         assert not serving.done()
         go.set()
         await serving
@@ -631,6 +666,34 @@ async def test_what_was_fetched_and_not_delivered_is_fetched_again() -> None:
     await _fetch(consumer)
     assert consumer.sought == [(TP0, 2)]
     assert [m.value.first_offset for m in delivered] == [0, 2]  # type: ignore[union-attr]
+
+
+async def test_a_delivery_that_a_seek_overtook_does_not_make_faust_drop_what_follows() -> None:
+    consumer, delivered = _scripted([0, 1], [2, 3], [0, 1])
+    await _fetch(consumer)
+    await _fetch(consumer)
+    await consumer.seek(TP0, 0)
+    consumer._read_offset[TP0] = 3  # Faust, when the delivery of offset 3 returns: "all up to here is read"
+    await _fetch(consumer)
+    assert delivered[-1].offset >= (consumer._read_offset[TP0] or 0)
+
+
+async def test_a_delivery_that_is_cancelled_before_an_agent_has_it_is_made_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    consumer, delivered = _scripted([0, 1], [0, 1])
+
+    async def cancelled(message: Message) -> None:
+        raise asyncio.CancelledError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(consumer, "_on_message", cancelled)
+        with pytest.raises(asyncio.CancelledError):
+            await _fetch(consumer)
+    await _fetch(consumer)
+    assert consumer.sought == [(TP0, 0)]
+    delivered[0].ack(consumer)
+    assert consumer._new_offset(TP0) == 2
 
 
 async def test_a_seek_during_a_fetch_drops_what_it_brings() -> None:

@@ -163,6 +163,27 @@ async def test_what_an_agent_sends_is_published_before_the_app_has_stopped(bus: 
     assert offsets[TopicPartition("alerts", 0)].end == 1
 
 
+async def test_offsets_are_committed_only_after_what_was_sent_is_durable(bus: Bus) -> None:
+    await bus.create_topics(TopicSpec("alerts", 1))
+    app = BatchedApp("loop", broker=bus.url, producer_linger=60.0, broker_commit_interval=60.0)
+    alerts = app.topic("alerts", value_serializer="raw")
+    done = asyncio.Event()
+
+    @app.agent(app.topic("control", value_serializer="raw"))
+    async def alert(stream: Any) -> None:
+        async for event in stream.noack().events():
+            await alerts.send(value=event.value)
+            await stream.ack(event)
+            done.set()
+
+    async with running(app), bus.producer() as producer:
+        await producer.send("control", b"drift", partition=0)
+        await done.wait()
+        await app.consumer.commit()
+        assert await bus.committed("loop") == {TopicPartition("control", 0): 1}
+        assert (await bus.offsets("alerts"))[TopicPartition("alerts", 0)].end == 1
+
+
 async def test_a_send_that_fails_says_so(bus: Bus) -> None:
     app = BatchedApp("loop", broker=bus.url)
     recording(app, app.topic("control"))
