@@ -165,7 +165,7 @@ async def test_what_an_agent_sends_is_published_before_the_app_has_stopped(bus: 
 
 async def test_offsets_are_committed_only_after_what_was_sent_is_durable(bus: Bus) -> None:
     await bus.create_topics(TopicSpec("alerts", 1))
-    app = BatchedApp("loop", broker=bus.url, producer_linger=60.0, broker_commit_interval=60.0)
+    app = BatchedApp("loop", broker=bus.url, producer_linger=3.0, broker_commit_interval=60.0)
     alerts = app.topic("alerts", value_serializer="raw")
     done = asyncio.Event()
 
