@@ -21,6 +21,7 @@ from pydantic_settings import (
 )
 
 from streams.errors import ConfigError
+from streams.topics import MAX_PARTITIONS
 
 __all__ = ["DEFAULT_FILE", "FeatureSettings", "ReplaySettings", "Settings", "load_settings"]
 
@@ -48,7 +49,7 @@ class ReplaySettings(BaseModel):
     """Mean events per second; excludes ``speed``."""
     arrival: str = "recorded"
     """How events are spaced: recorded, steady, poisson or bursty."""
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0)] = 0
 
 
 class FeatureSettings(BaseModel):
@@ -79,7 +80,7 @@ class Settings(BaseSettings):
     """The feature store URL; None is the run's own ``features.db``."""
     var: Path = Path("var")
     """The folder that holds the runs."""
-    partitions: Annotated[int, Field(ge=1, le=1_024)] = 4
+    partitions: Annotated[int, Field(ge=1, le=MAX_PARTITIONS)] = 4
     """Partitions of the topics a new run creates; fixed for its life."""
     log: Literal["debug", "info", "warning", "error"] = "warning"
     """What is logged on stderr: this and worse."""

@@ -8,16 +8,20 @@ from datetime import UTC, datetime
 
 from streams.errors import ConfigError
 from streams.pacing import ARRIVALS
-from streams.split import parse_start
+from streams.topics import MAX_PARTITIONS
 
-__all__ = ["DEFAULT_SPEED", "ReplayOptions", "parse_date", "parse_speed"]
+__all__ = ["DEFAULT_SPEED", "ReplayOptions", "parse_date", "parse_speed", "parse_start"]
 
 DEFAULT_SPEED = 86_400.0
 """Event seconds per second: a day a second."""
+_LAST_WEEK = 10_000
+"""Two centuries: more is a slip of the finger, and times that far ahead fit no calendar."""
 
 
-def parse_date(text: str, option: str) -> int:
+def parse_date(text: str, option: str, *, or_else: str = "") -> int:
     """Seconds since the epoch of an ISO date or date-time, in UTC unless it says otherwise.
+
+    Raises ConfigError naming ``option``, and ``or_else``, what might have stood there instead of a date.
 
     >>> parse_date("2015-01-01", "until")
     1420070400
@@ -25,8 +29,19 @@ def parse_date(text: str, option: str) -> int:
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
-        raise ConfigError(f"{option}: expected a date such as 2015-01-31 or 2015-01-31T12:00, found {text!r}") from None
+        raise ConfigError(
+            f"{option}: expected {or_else}a date such as 2015-01-31 or 2015-01-31T12:00, found {text!r}"
+        ) from None
     return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp())
+
+
+def parse_start(text: str) -> int | None:
+    """``--start``: None for "auto", else as :func:`parse_date` reads it.
+
+    >>> parse_start("2009-01-01"), parse_start("2009-01-01T06:00"), parse_start("auto")
+    (1230768000, 1230789600, None)
+    """
+    return None if text == "auto" else parse_date(text, "start", or_else="auto or ")
 
 
 def parse_speed(text: str) -> float:
@@ -64,8 +79,8 @@ class ReplayOptions:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.week < 1:
-            raise ConfigError(f"week: expected 1 or more, found {self.week}; week 1 begins at --start")
+        if not 1 <= self.week <= _LAST_WEEK:
+            raise ConfigError(f"week: expected 1 to {_LAST_WEEK:,}, found {self.week}; week 1 begins at --start")
         if self.speed is not None and self.rate is not None:
             raise ConfigError(
                 "speed and rate: expected one of them, found both; --rate sets events per second by itself"
@@ -82,8 +97,10 @@ class ReplayOptions:
             raise ConfigError(f"arrival {self.arrival}: expected a rate beside it, found none; add --rate 700, say")
         if self.limit is not None and self.limit < 0:
             raise ConfigError(f"limit: expected 0 or more live ratings, found {self.limit}")
-        if self.partitions < 1:
-            raise ConfigError(f"partitions: expected 1 or more, found {self.partitions}")
+        if not 1 <= self.partitions <= MAX_PARTITIONS:
+            raise ConfigError(f"partitions: expected 1 to {MAX_PARTITIONS:,}, found {self.partitions}")
+        if self.seed < 0:
+            raise ConfigError(f"seed: expected 0 or more, found {self.seed}")
         parse_start(self.start)
         if self.until is not None:
             parse_date(self.until, "until")

@@ -26,9 +26,9 @@ from streams.pacing import arrival_gaps, schedule
 from streams.playback import Playback
 from streams.progress import ProgressMeter, ReplayProgress
 from streams.publisher import RatingsPublisher
-from streams.replay_options import DEFAULT_SPEED, ReplayOptions, parse_date
+from streams.replay_options import DEFAULT_SPEED, ReplayOptions, parse_date, parse_start
 from streams.resume import PartitionTail, own_tails
-from streams.split import WeekSplit, parse_start, split_at_week
+from streams.split import WeekSplit, split_at_week
 from streams.ticks import end_of_run_time
 from streams.topics import run_topics
 

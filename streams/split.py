@@ -7,13 +7,12 @@ follows is replayed as if it were happening now.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 from streams.dataset import Dataset
 from streams.errors import ConfigError, DataError
 from streams.events import DAY_S
 
-__all__ = ["WEEK_S", "WeekSplit", "auto_start", "parse_start", "split_at_week"]
+__all__ = ["WEEK_S", "WeekSplit", "auto_start", "split_at_week"]
 
 WEEK_S = 7 * DAY_S
 _YEAR_S = 365 * DAY_S
@@ -43,21 +42,6 @@ def auto_start(dataset: Dataset) -> int:
     if dataset.last_timestamp - first < _YEAR_S:
         return first
     return dataset.timestamp_at(dataset.n_ratings * 6 // 10) - (_AUTO_WEEK - 1) * WEEK_S
-
-
-def parse_start(text: str) -> int | None:
-    """``--start``: None for "auto", else a date (midnight UTC) or date and time, in seconds since the epoch.
-
-    >>> parse_start("2009-01-01"), parse_start("2009-01-01T06:00"), parse_start("auto")
-    (1230768000, 1230789600, None)
-    """
-    if text == "auto":
-        return None
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        raise ConfigError(f"start: expected auto or a date such as 2009-01-31, found {text!r}") from None
-    return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp())
 
 
 def split_at_week(dataset: Dataset, *, week: int = 10, start: int | None = None) -> WeekSplit:

@@ -5,7 +5,10 @@ from __future__ import annotations
 from streams.bus import TopicSpec
 from streams.events import CONTROL, DAY_S, DEADLETTER, METRICS, RATINGS
 
-__all__ = ["run_topics"]
+__all__ = ["MAX_PARTITIONS", "run_topics"]
+
+MAX_PARTITIONS = 1_024
+"""Each tick goes to every partition: with thousands of them there would be more ticks than ratings."""
 
 _METRICS_KEPT_MS = DAY_S * 1_000
 

@@ -10,7 +10,8 @@ from streams.replay_options import ReplayOptions, parse_speed
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"week": 0}, "week: expected 1 or more, found 0"),
+        ({"week": 0}, "week: expected 1 to 10,000, found 0"),
+        ({"week": 10**23}, "week: expected 1 to 10,000, found 1000"),
         ({"speed": 0.0}, "speed: expected event seconds per second above 0 or max, found 0"),
         ({"speed": math.nan}, "speed: expected .* found nan"),
         ({"rate": -1.0}, "rate: expected events per second above 0, found -1"),
@@ -21,7 +22,9 @@ from streams.replay_options import ReplayOptions, parse_speed
         ),
         ({"arrival": "poisson"}, "arrival poisson: expected a rate"),
         ({"limit": -1}, "limit: expected 0 or more"),
-        ({"partitions": 0}, "partitions: expected 1 or more"),
+        ({"partitions": 0}, "partitions: expected 1 to 1,024, found 0"),
+        ({"partitions": 32_768}, "partitions: expected 1 to 1,024, found 32768"),
+        ({"seed": -1}, "seed: expected 0 or more, found -1"),
         ({"start": "soon"}, "start: expected .* found 'soon'"),
         ({"until": "31.12.2015"}, "until: expected a date such as 2015-01-31.* found '31.12.2015'"),
     ],

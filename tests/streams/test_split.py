@@ -9,7 +9,8 @@ import pytest
 
 from streams.dataset import Dataset, Movie, Ratings, open_dataset
 from streams.errors import ConfigError, DataError
-from streams.split import WEEK_S, WeekSplit, auto_start, parse_start, split_at_week
+from streams.replay_options import parse_start
+from streams.split import WEEK_S, WeekSplit, auto_start, split_at_week
 
 DAY_S = 86_400
 START = 900_000_000
