@@ -144,7 +144,7 @@ class Pacer:
     def pause(self, reached: float) -> None:
         """Stop virtual time; ``reached`` is how far the replay got, for a pace under which there is no now."""
         if not self._paused:
-            self._move_to(reached if math.isinf(self._pace) else self.now())
+            self._move_to(self._now_or(reached))
             self._paused = True
 
     def resume(self) -> None:
@@ -155,8 +155,13 @@ class Pacer:
 
     def set_pace(self, pace: float, reached: float) -> None:
         """Go on at another pace, from now; from ``reached`` where the pace was as fast as possible."""
-        self._move_to(reached if math.isinf(self._pace) else self.now())
+        self._move_to(self._now_or(reached))
         self._pace = pace
+
+    def _now_or(self, reached: float) -> float:
+        """Virtual time; ``reached`` where there is none, as nothing is held back or a huge pace has run off."""
+        now = self.now()
+        return now if math.isfinite(now) else reached
 
     def limit_lag(self, next_due: float) -> None:
         """Move the schedule where what is due next is more than MAX_LAG_S late, so that it is due now.

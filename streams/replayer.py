@@ -141,26 +141,22 @@ class Replayer:
         """
         began = self._clock.monotonic()
         await self._bus.create_topics(*run_topics(self._options.partitions))
-        tails = await own_tails(self._bus, RATINGS, self._run_id)
-        unfinished = [tail.ordinal for tail in tails if not tail.end_of_run]
-        start = min(unfinished, default=self.plan.n_total)
-        self._playback.start_at(start, self._dataset.timestamp_at(start - 1) if start else None)
-        n_ratings = n_ticks = 0
-        completed = not unfinished
-        if unfinished:
-            async with self._bus.producer() as producer, self._listening(producer):
-                publisher = RatingsPublisher(producer, self._run_id, tails)
-                completed = await self._publish(publisher, start, tails)
-                await publisher.flush()
-                n_ratings, n_ticks = publisher.n_ratings, publisher.n_ticks
+        async with self._bus.producer() as producer, self._listening(producer):
+            tails = await own_tails(self._bus, RATINGS, self._run_id)
+            unfinished = [tail.ordinal for tail in tails if not tail.end_of_run]
+            start = min(unfinished, default=self.plan.n_total)
+            self._playback.start_at(start, self._dataset.timestamp_at(start - 1) if start else None)
+            publisher = RatingsPublisher(producer, self._run_id, tails)
+            completed = not unfinished or await self._publish(publisher, start, tails)
+            await publisher.flush()
         self._report(final=True)
         return ReplaySummary(
             run_id=self._run_id,
             position=self._playback.position,
             total=self.plan.n_total,
             resumed_from=start,
-            n_ratings=n_ratings,
-            n_ticks=n_ticks,
+            n_ratings=publisher.n_ratings,
+            n_ticks=publisher.n_ticks,
             event_time=self._playback.event_time,
             elapsed_s=self._clock.monotonic() - began,
             shifted_s=self._playback.pacer.shifted_s,
@@ -179,6 +175,7 @@ class Replayer:
 
     @asynccontextmanager
     async def _listening(self, producer: Producer) -> AsyncIterator[None]:
+        """Take requests, from before the tails are read: on a log full of others' records that takes seconds."""
         listener = await ControlListener.open(self._bus, producer, self._run_id, self._take)
         task = asyncio.create_task(listener.run(), name="replay-control")
         # A control topic that cannot be read ends the replay: nobody could pause or stop it.

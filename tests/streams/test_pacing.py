@@ -119,6 +119,18 @@ def test_as_fast_as_possible_can_slow_down_from_where_it_got() -> None:
     assert pacer.now() == 502.0
 
 
+def test_a_pace_beyond_all_numbers_can_pause_and_slow_down_like_any_other() -> None:
+    clock = ManualClock()
+    pacer = Pacer(clock, 1e308)
+    clock.advance(60.0)
+    assert pacer.now() == math.inf
+    pacer.pause(reached=500.0)
+    pacer.set_pace(2.0, reached=500.0)
+    pacer.resume()
+    clock.advance(1.0)
+    assert pacer.now() == 502.0
+
+
 def test_a_short_hold_up_is_caught_up() -> None:
     clock = ManualClock()
     pacer = Pacer(clock, 100.0)
