@@ -1,0 +1,98 @@
+"""What docs/time.md shows: its records are the schema's, and its consumer does what the page says."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import subprocess
+import sys
+from collections import Counter
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from streams.bus import TopicSpec, open_bus
+from streams.dataset import open_dataset
+from streams.events import DAY_S, RATINGS, Rating, Tick
+from streams.replayer import Replayer, ReplayOptions
+
+PAGE = Path(__file__).parent.parent / "docs" / "time.md"
+DAY_0 = 14_000 * DAY_S
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+
+
+def days_told(url: str, tmp_path: Path) -> list[str]:
+    """What the page's consumer prints for the log behind ``url``."""
+    (code,) = blocks("python")
+    script = tmp_path / "days.py"
+    script.write_text(code)
+    done = subprocess.run([sys.executable, str(script), url], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+def date(day: int) -> str:
+    return f"{datetime.fromtimestamp(day * DAY_S, UTC):%Y-%m-%d}"
+
+
+def test_the_records_shown_are_those_of_the_schema() -> None:
+    shown = [block.strip().encode() for block in blocks("json")]
+    assert len(shown) == 4
+    for record in shown:
+        kind = Tick if "type" in json.loads(record) else Rating
+        assert msgspec.json.encode(msgspec.json.decode(record, type=kind)) == record
+
+
+@pytest.mark.parametrize("partitions", [1, 4])
+async def test_the_consumer_tells_each_day_of_a_replay_once(tmp_path: Path, partitions: int) -> None:
+    url = f"sqlite:///{tmp_path}/bus.db"
+    dataset = open_dataset("synthetic:ratings=500,users=10")
+    async with open_bus(url) as bus:
+        options = ReplayOptions(week=1, speed=math.inf, partitions=partitions)
+        await Replayer(dataset, bus, options, run_id="run").replay()
+    days = Counter(t // DAY_S for chunk in dataset.chunks() for t in chunk.timestamp.tolist())
+    assert days_told(url, tmp_path) == [*(f"{date(day)} {days[day]}" for day in sorted(days)), "late 0"]
+
+
+async def test_the_consumer_meets_duplicates_late_ratings_heartbeats_and_garbage(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/bus.db"
+
+    def rating(day: float, event_id: int | None) -> Rating:
+        return Rating(1, 2, 3.0, DAY_0 + int(day * DAY_S), None if event_id is None else "run", event_id)
+
+    records: list[Rating | Tick] = [
+        Tick(DAY_0, "run", 0),
+        rating(0.5, 1),
+        rating(0.5, 1),  # published twice
+        rating(0.6, None),
+        rating(0.6, None),  # without identity: two facts
+        Tick(DAY_0 + 3 * DAY_S - 1, "run", 1, heartbeat=True),
+        rating(0.7, 2),  # not late: heartbeats close nothing
+        Tick(DAY_0 + 2 * DAY_S, "run", 2),
+        rating(1.5, 3),  # within the bound
+        rating(0.5, 4),  # beyond it
+        rating(1.5, 3),  # an id that is not above the last one
+        Tick(DAY_0 + 3 * DAY_S, "run", 4, end_of_run=True),
+    ]
+    async with open_bus(url) as bus:
+        await bus.create_topics(TopicSpec(RATINGS, 2))
+        async with bus.producer() as producer:
+            await producer.send(RATINGS, b"\xff{", partition=1)
+            await producer.send(RATINGS, b"[]", partition=1)
+            for record in records:
+                for partition in (0, 1) if isinstance(record, Tick) else (0,):
+                    await producer.send(RATINGS, msgspec.json.encode(record), partition=partition)
+    assert days_told(url, tmp_path) == [f"{date(14_000)} 4", f"{date(14_001)} 1", "late 1"]
+
+
+def test_pages_link_to_pages_that_exist() -> None:
+    root = PAGE.parent.parent
+    for page in (root / "README.md", *PAGE.parent.glob("*.md")):
+        for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
