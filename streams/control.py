@@ -1,24 +1,41 @@
-"""Requests to a running replay, as they come in on the ``control`` topic."""
+"""Requests to a running replay: how they are asked for, and how they come in, on the ``control`` topic."""
 
 from __future__ import annotations
 
 import math
+import uuid
 from collections.abc import Callable
 
 import msgspec
 
 from streams.batch import InvalidRecord
 from streams.bus import Bus, Consumer, Producer
+from streams.errors import ConfigError
 from streams.events import CONTROL, DEADLETTER, Control
 from streams.records import RecordBatch
 
-__all__ = ["ACTIONS", "ControlListener"]
+__all__ = ["ACTIONS", "ControlListener", "ask"]
 
 ACTIONS = ("pause", "resume", "stop", "speed")
 _EVERY_RUN = "*"
 
 _decoder = msgspec.json.Decoder(Control)
 _encoder = msgspec.json.Encoder()
+
+
+async def ask(bus: Bus, run_id: str, action: str, speed: float | None = None) -> None:
+    """Ask the replay of ``run_id`` for ``action``, one of :data:`ACTIONS`, and wait until the request is durable.
+
+    speed: of the action "speed", in the unit that the run was started with; None for as fast as possible.
+    Raises ConfigError for a request that the replayer would refuse.
+    """
+    request = Control(run_id, action, speed, source=f"control/{uuid.uuid4().hex}", event_id=1)
+    problem = _problem(request)
+    if problem:
+        raise ConfigError(problem)
+    async with bus.producer() as producer:
+        await producer.send(CONTROL, _encoder.encode(request), key=run_id.encode())
+        await producer.flush()
 
 
 class ControlListener:

@@ -10,13 +10,25 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from streamlens.cli import bench, deadletter, demo, doctor, features, replay, status, topics, verify, worker
+from streamlens.cli import bench, control, deadletter, demo, doctor, features, replay, status, topics, verify, worker
 from streamlens.signals import interruptible
 
 __all__ = ["app", "run"]
 
 
-_ORDER = ("demo", "replay", "worker", "status", "topics", "features", "verify", "deadletter", "doctor", "bench")
+_ORDER = (
+    "demo",
+    "replay",
+    "control",
+    "worker",
+    "status",
+    "topics",
+    "features",
+    "verify",
+    "deadletter",
+    "doctor",
+    "bench",
+)
 
 
 class _Commands(TyperGroup):
@@ -48,6 +60,7 @@ app = typer.Typer(
 )
 for module in (demo, replay, worker, status, verify, doctor, bench):
     module.register(app)
+app.add_typer(control.app, name="control")
 app.add_typer(topics.app, name="topics")
 app.add_typer(features.app, name="features")
 app.add_typer(deadletter.app, name="deadletter")

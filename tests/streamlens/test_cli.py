@@ -8,7 +8,19 @@ import pytest
 
 from streamlens.cli.app import run
 
-COMMANDS = ["demo", "replay", "worker", "status", "topics", "features", "verify", "deadletter", "doctor", "bench"]
+COMMANDS = [
+    "demo",
+    "replay",
+    "control",
+    "worker",
+    "status",
+    "topics",
+    "features",
+    "verify",
+    "deadletter",
+    "doctor",
+    "bench",
+]
 Capture = pytest.CaptureFixture[str]
 
 
@@ -33,7 +45,7 @@ def test_no_arguments_show_the_help(capsys: Capture) -> None:
     assert "Usage: streamlens" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("command", [*COMMANDS, "topics tail", "features user", "deadletter replay"])
+@pytest.mark.parametrize("command", [*COMMANDS, "control speed", "topics tail", "features user", "deadletter replay"])
 def test_every_command_has_help(command: str, capsys: Capture) -> None:
     assert run([*command.split(), "--help"]) == 0
     assert f"Usage: streamlens {command}" in capsys.readouterr().out

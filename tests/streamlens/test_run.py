@@ -253,6 +253,24 @@ def test_an_unfinished_run_is_not_resumed_with_other_options(dataset: str, capsy
     assert "with other content" in capsys.readouterr().err
 
 
+def test_a_running_replay_is_steered_from_another_terminal(dataset: str, capsys: Capture) -> None:
+    assert run(["control", "pause"]) == 2
+    assert "expected a running replay, found none" in capsys.readouterr().err
+    with background("replay", "--data", dataset, "--rate", "1") as replayer:
+        wait_for(lambda: Path("var/current").exists() and log_exists(), replayer)
+        wait_for(lambda: n_records("ratings") > 0, replayer)  # what is published shows that it listens
+        assert run(["control", "pause"]) == 0
+        assert run(["control", "speed", "0"]) == 2
+        assert "speed: expected a number above 0" in capsys.readouterr().err
+        assert run(["control", "speed", "max"]) == 0
+        assert run(["control", "resume"]) == 0
+        out, err = replayer.communicate(timeout=DEADLINE_S)
+        assert replayer.returncode == 0, err
+        assert f"{N_RATINGS:,} of {N_RATINGS:,}" in out
+        assert "complete" in out
+    assert run(["control", "stop"]) == 2
+
+
 def test_one_worker_and_one_replayer_at_a_time(dataset: str) -> None:
     with background("replay", "--data", dataset, "--rate", "10") as replayer:
         wait_for(Path("var/current").exists, replayer)
