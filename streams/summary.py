@@ -12,9 +12,10 @@ from streams.dataset import Ratings
 from streams.events import DAY_S
 from streams.records import Int64s
 
-__all__ = ["RatingsSummary", "concatenate", "gini", "session_lengths", "summarise"]
+__all__ = ["SESSION_GAP_S", "RatingsSummary", "concatenate", "gini", "session_lengths", "summarise"]
 
-_SESSION_GAP_S = 1_800
+SESSION_GAP_S = 1_800
+"""A session ends where a user rates nothing for so long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +39,7 @@ class RatingsSummary:
     ratings_per_active_day: float
 
 
-def summarise(ratings: Ratings, *, session_gap_s: int = _SESSION_GAP_S) -> RatingsSummary:
+def summarise(ratings: Ratings, *, session_gap_s: int = SESSION_GAP_S) -> RatingsSummary:
     """The summary of ``ratings``, in any order. Raises ValueError for none."""
     if len(ratings) == 0:
         raise ValueError("a summary needs at least one rating")
@@ -73,7 +74,7 @@ def gini(counts: npt.NDArray[np.integer]) -> float:
     return float(2 * np.sum(np.arange(1, n + 1) * ordered) / (n * ordered.sum()) - (n + 1) / n)
 
 
-def session_lengths(ratings: Ratings, session_gap_s: int = _SESSION_GAP_S) -> Int64s:
+def session_lengths(ratings: Ratings, session_gap_s: int = SESSION_GAP_S) -> Int64s:
     """Ratings in each session: one user's, in time order, with gaps under ``session_gap_s`` seconds."""
     order = np.lexsort((ratings.timestamp, ratings.user_id))
     user, time = ratings.user_id[order], ratings.timestamp[order]

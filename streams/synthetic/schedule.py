@@ -13,15 +13,15 @@ import numpy.typing as npt
 
 from streams.events import DAY_S
 from streams.records import Int64s
+from streams.summary import SESSION_GAP_S
 from streams.synthetic.draws import Draws
 from streams.synthetic.options import MIN_PER_USER, SyntheticOptions
 
-__all__ = ["FIRST_TIMESTAMP", "LAST_TIMESTAMP", "SESSION_GAP_S", "Schedule", "make_schedule"]
+__all__ = ["FIRST_TIMESTAMP", "LAST_TIMESTAMP", "Schedule", "make_schedule"]
 
 FIRST_TIMESTAMP = 828_124_615
 """1996-03-29, and below 2018-09-24: the span of ml-latest-small."""
 LAST_TIMESTAMP = 1_537_799_250
-SESSION_GAP_S = 1_800
 
 # Share of the users who arrive in each year from 1996 to 2018.
 _ARRIVALS = [97, 27, 9, 26, 48, 20, 14, 20, 11, 24, 23, 22, 22, 21, 15, 22, 25, 13, 8, 47, 32, 35, 29]

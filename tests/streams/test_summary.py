@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from featurestore.aggregate import last_session
 from streams.dataset import Ratings
 from streams.summary import concatenate, gini, session_lengths, summarise
 
@@ -39,6 +42,13 @@ def test_known_answers_in_any_order(rows: list[tuple[int, int, float, int]]) -> 
 
 def test_session_gap_can_be_set() -> None:
     assert session_lengths(ratings_of(ROWS), 1_801).tolist() == [3, 1, 1]
+
+
+@given(st.lists(st.integers(0, 9_000), min_size=1, max_size=30), st.integers(1, 3_000))
+def test_sessions_are_those_of_the_feature_store(times: list[int], gap_s: int) -> None:
+    lengths = session_lengths(ratings_of([(1, 1, 3.0, time) for time in times]), gap_s)
+    assert lengths.sum() == len(times)
+    assert last_session(np.array(times), gap_s) == (sorted(times)[-lengths[-1]], lengths[-1])
 
 
 def test_gini_of_equal_counts_is_zero_and_of_one_winner_close_to_one() -> None:

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from streams.dataset import Ratings, open_dataset
 from streams.errors import ConfigError
-from streams.summary import concatenate, session_lengths, summarise
+from streams.summary import SESSION_GAP_S, concatenate, session_lengths, summarise
 from streams.synthetic import SyntheticDataset, SyntheticOptions, parse_options
 from streams.synthetic.draws import Draws
-from streams.synthetic.schedule import SESSION_GAP_S, make_schedule
+from streams.synthetic.schedule import make_schedule
 
 FIRST, LAST = 828_124_615, 1_537_799_250  # the span of ml-latest-small
 COLUMNS = ("user_id", "movie_id", "rating", "timestamp")
