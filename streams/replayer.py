@@ -143,11 +143,10 @@ class Replayer:
         await self._bus.create_topics(*run_topics(self._options.partitions))
         async with self._bus.producer() as producer, self._listening(producer):
             tails = await own_tails(self._bus, RATINGS, self._run_id)
-            unfinished = [tail.ordinal for tail in tails if not tail.end_of_run]
-            start = min(unfinished, default=self.plan.n_total)
+            start = min(tail.ordinal for tail in tails)
             self._playback.start_at(start, self._dataset.timestamp_at(start - 1) if start else None)
             publisher = RatingsPublisher(producer, self._run_id, tails)
-            completed = not unfinished or await self._publish(publisher, start, tails)
+            completed = all(tail.end_of_run for tail in tails) or await self._publish(publisher, start, tails)
             await publisher.flush()
         self._report(final=True)
         return ReplaySummary(

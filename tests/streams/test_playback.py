@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -81,3 +82,18 @@ async def test_a_stopped_playback_sends_nothing_more() -> None:
     playback = Playback(ManualClock(), 1.0, lambda: None)
     playback.stop()
     assert (await play(playback)).ratings == []
+
+
+async def test_a_heartbeat_never_takes_the_place_of_a_boundary_that_is_about_to_be_due() -> None:
+    """A replayer killed then would believe, from its tail, that the boundary is on the log."""
+    midnight = 12_001 * DAY_S
+    ids = np.arange(2)
+    records = chunk_of(Ratings(ids, ids, np.full(2, 3.0), np.array([midnight - 100, midnight + 300])), 1, None, 1)
+    plan = schedule(records.ratings.timestamp, np.array([0.0, 1.0]), records.ticks, previous=None, previous_due=0.0)
+    assert (plan.event_time(0.25), plan.tick_due[1]) == (midnight, 0.25)
+    plan = replace(plan, tick_due=np.array([0.0, np.nextafter(0.25, 1.0)]))  # as rounding may have it
+    playback = Playback(ManualClock(autojump=True), 1.0, lambda: None)
+    playback.go_live()
+    notes = Notes()
+    await playback.play(notes, records, plan)  # type: ignore[arg-type]
+    assert [beat.event_time - midnight for beat in notes.beats] == [-100, -1, 100, 200]

@@ -299,7 +299,7 @@ async def test_heartbeats_never_overtake_what_is_due_but_not_sent(monkeypatch: p
     monkeypatch.setattr("streams.playback._SLICE_PER_PARTITION", 1)
     rows = [(1, 1, 3.0, DAY_0 + i * DAY_S // 7) for i in range(700)]
     async with open_bus("memory://") as bus:
-        await replay(bus, MemoryDataset(rows), ReplayOptions(week=1, speed=30.0 * DAY_S, partitions=1))
+        await replay(bus, MemoryDataset(rows), ReplayOptions(week=1, speed=60.0 * DAY_S, partitions=1))
         log = (await log_of(bus))[0]
     assert any(b"heartbeat" in value for value in log)
     times = [r.get("event_time", r.get("timestamp")) for r in map(json.loads, log)]
