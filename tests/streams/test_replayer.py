@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from streams.batch import decode_ratings
 from streams.bus import Bus, open_bus
 from streams.clock import Clock, ManualClock, SystemClock
+from streams.control import ask
 from streams.dataset import Movie, Ratings
 from streams.errors import BusError, BusUnavailable, ConfigError, DataError, PartitionMismatch
 from streams.events import CONTROL, DAY_S, DEADLETTER, RATINGS, Control, Rating
@@ -452,6 +453,7 @@ class Running:
         return self.last.position
 
     async def ask(self, action: str, speed: float | None = None, run: str = RUN) -> None:
+        """As a foreign program might, whatever the replayer thinks of it."""
         async with self.bus.producer() as producer:
             await producer.send(CONTROL, msgspec.json.encode(Control(run, action, speed)), key=run.encode())
 
@@ -521,6 +523,13 @@ async def test_requests_for_other_runs_are_left_alone_and_garbage_is_dead_letter
         await run.ask("resume")
         await until(lambda: not run.replayer.paused)
         assert await run.advance(1.0) == 200
+
+
+@pytest.mark.parametrize(("action", "speed"), [("dance", None), ("speed", math.inf), ("speed", math.nan), ("speed", 0)])
+async def test_what_the_replayer_would_refuse_is_not_even_asked(action: str, speed: float | None) -> None:
+    async with running() as run:
+        with pytest.raises(ConfigError, match=f"{'action' if speed is None else 'speed'}: expected"):
+            await ask(run.bus, RUN, action, speed)
 
 
 async def test_what_was_asked_before_the_replay_began_is_over() -> None:

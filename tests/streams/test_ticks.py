@@ -61,8 +61,11 @@ def test_a_rating_at_midnight_belongs_to_the_day_it_opens() -> None:
         (DAY_S * 10_000 + 7, DAY_S * 20_000, DAY_S * 10_001),
         (DAY_S * 10_000, DAY_S * 20_000, DAY_S * 10_001),
         (DAY_S * 10_000 + 7, DAY_S * 10_000 + 90, DAY_S * 10_000 + 90),
+        (DAY_S * 10_000 + 7, DAY_S * 9_999, DAY_S * 10_000 + 7),  # by a wall clock that was set back
         (None, DAY_S * 20_000, EARLIEST_TIMESTAMP),
     ],
 )
-def test_a_run_ends_with_its_last_day_but_never_in_the_future(last: int | None, now: int, expected: int) -> None:
+def test_a_run_ends_with_its_last_day_but_never_in_the_future_or_before_it(
+    last: int | None, now: int, expected: int
+) -> None:
     assert end_of_run_time(last, now) == expected
