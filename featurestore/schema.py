@@ -161,4 +161,6 @@ outbox = Table(
     Column("record_key", LargeBinary),
     Column("value", LargeBinary, nullable=False),
     Index("outbox_by_agent", "agent", "id"),
+    # An id is never given again: who still publishes rows that are gone must not forget the ones that came after.
+    sqlite_autoincrement=True,
 )
