@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -37,9 +38,10 @@ def store_errors(path: Path) -> AbstractContextManager[None]:
     return sqlite_errors(f"feature store {path}", unavailable=StoreUnavailable, broken=StoreError, repair=_REBUILD)
 
 
-def connect_writer(path: Path) -> sqlite3.Connection:
+def connect_writer(path: Path, settings: Mapping[str, int]) -> sqlite3.Connection:
     """A connection that writes: WAL, so that readers never wait for it, and the tables are there.
 
+    A store that is made keeps ``settings``, from its first moment on; one that is there has its own.
     ``synchronous=NORMAL``: a power cut may take the last transactions, never part of one; the log still has them.
     """
     try:
@@ -57,7 +59,7 @@ def connect_writer(path: Path) -> sqlite3.Connection:
             "temp_store = memory",
         ):
             connection.execute(f"PRAGMA {pragma}")
-        _create_tables(connection)
+        _create_tables(connection, settings)
     _check_version(path, connection)
     return connection
 
@@ -84,14 +86,15 @@ def _missing(path: Path) -> StoreMissing:
     return StoreMissing(f"feature store {path}: not there yet; start `streamlens worker` to build it from the log")
 
 
-def _create_tables(connection: sqlite3.Connection) -> None:
+def _create_tables(connection: sqlite3.Connection, settings: Mapping[str, int]) -> None:
     dialect = sqlite.dialect()
     with transaction(connection):
         for table in metadata.sorted_tables:
             connection.execute(str(CreateTable(table, if_not_exists=True).compile(dialect=dialect)))
             for index in table.indexes:
                 connection.execute(str(CreateIndex(index, if_not_exists=True).compile(dialect=dialect)))
-        connection.execute("INSERT OR IGNORE INTO meta VALUES ('schema_version', ?)", (str(SCHEMA_VERSION),))
+        rows = [(key, str(value)) for key, value in {"schema_version": SCHEMA_VERSION, **settings}.items()]
+        connection.executemany("INSERT OR IGNORE INTO meta VALUES (?, ?)", rows)
 
 
 def _check_version(path: Path, connection: sqlite3.Connection) -> None:

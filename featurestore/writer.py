@@ -75,10 +75,11 @@ class FeatureWriter:
         self._wall_ms = wall_ms
         self._cursors: dict[int, Cursor] = {}
         self._epochs: dict[int, int] = {}
-        self._connection = connect_writer(self.path)
-        self._inode = self.path.stat().st_ino
+        settings = {"lateness_s": lateness_s, "session_gap_s": session_gap_s}
+        self._connection = connect_writer(self.path, settings)
         try:
-            self._keep_settings({"lateness_s": lateness_s, "session_gap_s": session_gap_s})
+            self._inode = self.path.stat().st_ino
+            self._check_settings(settings)
         except BaseException:
             self._connection.close()
             raise
@@ -92,11 +93,10 @@ class FeatureWriter:
     def close(self) -> None:
         self._connection.close()
 
-    def _keep_settings(self, settings: Mapping[str, int]) -> None:
+    def _check_settings(self, settings: Mapping[str, int]) -> None:
         """A store is built with one lateness bound and one session gap: other ones would give other views."""
         with store_errors(self.path):
             for key, value in settings.items():
-                self._connection.execute("INSERT OR IGNORE INTO meta VALUES (?, ?)", (key, str(value)))
                 (kept,) = self._connection.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
                 if kept != str(value):
                     raise ConfigError(

@@ -21,7 +21,7 @@ def test_a_store_whose_tables_are_still_to_come_is_missing(tmp_path: Path) -> No
     with pytest.raises(StoreMissing):
         connect_reader(path)
 
-    connect_writer(path).close()
+    connect_writer(path, {}).close()
     connect_reader(path).close()
 
 
