@@ -129,8 +129,9 @@ class FeatureReader:
     def __init__(self, url: str) -> None:
         self.path = database_path(url)
         self._connection = connect_reader(self.path)
-        rows = self._connection.execute("SELECT key, value FROM meta")
-        self.settings: dict[str, str] = dict(rows.fetchall())
+        with store_errors(self.path):
+            rows = self._connection.execute("SELECT key, value FROM meta").fetchall()
+        self.settings: dict[str, str] = dict(rows)
         """What the store was built with: schema_version, lateness_s, session_gap_s."""
 
     def __enter__(self) -> Self:
@@ -144,7 +145,13 @@ class FeatureReader:
 
     @contextmanager
     def snapshot(self) -> Iterator[None]:
-        """Several reads of one state of the store. Keep it short: while it lasts the write-ahead log only grows."""
+        """Several reads of one state of the store. Keep it short: while it lasts the write-ahead log only grows.
+
+        Within a snapshot another one is the same.
+        """
+        if self._connection.in_transaction:
+            yield
+            return
         with store_errors(self.path):
             self._connection.execute("BEGIN")
             try:
@@ -190,14 +197,17 @@ class FeatureReader:
             late=ratings["late"].astype(bool),
         )
 
-    def get_user_features(self, user_ids: Sequence[int], as_of: int | None = None) -> UserFeatures:
+    def get_user_features(self, user_ids: Sequence[int] | Int64s, as_of: int | None = None) -> UserFeatures:
         """Features of each user, now or as of an event time (exact: from the history before it)."""
-        rows = self._user_rows(user_ids) if as_of is None else self._user_rows_as_of(user_ids, as_of)
+        wanted = np.asarray(user_ids, np.int64)
+        users = wanted.tolist()
+        with self.snapshot():
+            rows = self._user_rows(users) if as_of is None else self._user_rows_as_of(users, as_of)
         nothing = (0,) * 6
-        values = np.array([rows.get(u, nothing) for u in user_ids], np.int64).reshape(-1, 6)
+        values = np.array([rows.get(u, nothing) for u in users], np.int64).reshape(-1, 6)
         n = values[:, 0]
         return UserFeatures(
-            user_id=np.asarray(user_ids, np.int64),
+            user_id=wanted,
             known=n > 0,
             n_ratings=n,
             mean_rating=_mean(values[:, 1], n),
@@ -235,16 +245,18 @@ class FeatureReader:
 
     # Items
 
-    def get_item_features(self, movie_ids: Sequence[int], as_of: int | None = None) -> ItemFeatures:
+    def get_item_features(self, movie_ids: Sequence[int] | Int64s, as_of: int | None = None) -> ItemFeatures:
         """Features of each movie, now or as of an event time."""
+        wanted = np.asarray(movie_ids, np.int64)
+        movies = wanted.tolist()
         with self.snapshot():
             end = self._now_hour() if as_of is None else as_of // HOUR_S
-            totals = [self._item_totals(m) if as_of is None else self._item_totals_as_of(m, end) for m in movie_ids]
-            windows = [self._item_windows(m, end) for m in movie_ids]
+            totals = [self._item_totals(m) if as_of is None else self._item_totals_as_of(m, end) for m in movies]
+            windows = [self._item_windows(m, end) for m in movies]
         total = np.array(totals, np.int64).reshape(-1, 4)
         window = np.array(windows, np.int64).reshape(-1, len(WINDOWS_S), 2)
         return ItemFeatures(
-            movie_id=np.asarray(movie_ids, np.int64),
+            movie_id=wanted,
             known=total[:, 0] > 0,
             n_ratings=total[:, 0],
             mean_rating=_mean(total[:, 1], total[:, 0]),
@@ -315,10 +327,11 @@ class FeatureReader:
 
     def popular(self, window_s: int = 28 * DAY_S, as_of: int | None = None, k: int = 10) -> list[PopularItem]:
         """The ``k`` most rated movies of the whole days before ``as_of`` (by default the clock's day included)."""
-        end_day = self.clock() // DAY_S + 1 if as_of is None else as_of // DAY_S
-        rows = self._rows(
-            "SELECT movie_id, sum(n), sum(half_stars) FROM item_days WHERE day >= ? AND day < ?"
-            " GROUP BY movie_id ORDER BY sum(n) DESC, sum(half_stars) DESC, movie_id LIMIT ?",
-            *(end_day - window_s // DAY_S, end_day, k),
-        )
+        with self.snapshot():
+            end_day = self.clock() // DAY_S + 1 if as_of is None else as_of // DAY_S
+            rows = self._rows(
+                "SELECT movie_id, sum(n), sum(half_stars) FROM item_days WHERE day >= ? AND day < ?"
+                " GROUP BY movie_id ORDER BY sum(n) DESC, sum(half_stars) DESC, movie_id LIMIT ?",
+                *(end_day - window_s // DAY_S, end_day, k),
+            )
         return [PopularItem(movie_id, n, half_stars / 2 / n) for movie_id, n, half_stars in rows]

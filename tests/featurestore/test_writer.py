@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import sqlite3
 import tempfile
-from collections import defaultdict
+from collections import Counter, defaultdict
 from itertools import pairwise
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from featurestore.reader import FeatureReader
 from featurestore.schema import HISTORY_BLOCK_SIZE, HISTORY_DTYPE, metadata
+from featurestore.sqlite import connect_writer
 from featurestore.writer import FeatureWriter
 from streams.batch import decode_ratings
 from streams.bus import OffsetRange, TopicInfo
@@ -225,6 +226,19 @@ def test_invalid_records_leave_through_the_outbox_once_and_in_order(tmp_path: Pa
         assert [row.id for row in writer.outbox()] == [rows[2].id]
 
 
+def test_who_still_publishes_forgotten_rows_forgets_no_newer_ones(tmp_path: Path) -> None:
+    """A worker that was replaced, or is refused, publishes the outbox too; all of it may be gone meanwhile."""
+    log = [b"{}", b"[]"]
+    with open_writer(tmp_path) as other, open_writer(tmp_path) as writer:
+        assign(writer, len(log))
+        writer.apply([decode_ratings(record_batch(log[:1]))])
+        published_twice = other.outbox()
+        writer.published(writer.outbox()[-1].id)
+        writer.apply([decode_ratings(record_batch(log[1:], first=1))])
+        other.published(published_twice[-1].id)
+        assert [msgspec.json.decode(row.value, type=DeadLetter).offset for row in writer.outbox()] == [1]
+
+
 def test_a_zombies_late_write_is_refused(tmp_path: Path) -> None:
     batches = [decode_ratings(record_batch([encode(Rating(1, i, 3.0, T0))], first=i)) for i in range(2)]
     with open_writer(tmp_path) as zombie, open_writer(tmp_path) as successor:
@@ -288,3 +302,29 @@ def test_sums_over_many_users_match(tmp_path: Path) -> None:
     with sqlite3.connect(tmp_path / "features.db") as connection:
         rows = connection.execute("SELECT hour, movie_id, n, half_stars FROM item_hours").fetchall()
     assert {(h, m): (n, s) for h, m, n, s in rows} == {k: (len(v), sum(v)) for k, v in expected.items()}
+    by_user = Counter(r.user_id for r in rated)
+    with FeatureReader(f"sqlite:///{tmp_path}/features.db") as reader:
+        found = reader.get_user_features(list(by_user))
+        assert found.n_ratings.tolist() == list(by_user.values())
+        assert [len(reader.history(user_id)) for user_id in by_user] == list(by_user.values())
+
+
+def test_ids_may_come_as_columns_and_one_snapshot_may_hold_every_read(tmp_path: Path) -> None:
+    with open_writer(tmp_path) as writer:
+        assign(writer, 2, 2)
+        for p, movie in enumerate((5, 6)):
+            writer.apply([decode_ratings(record_batch([encode(Rating(1, movie, 3.0, T0)), encode(Tick(T0))], p))])
+        with FeatureReader(f"sqlite:///{tmp_path}/features.db") as reader, reader.snapshot():
+            users = reader.get_user_features(np.array([1, 2, 1]))
+            assert (users.known.tolist(), users.n_ratings.tolist()) == ([True, False, True], [2, 0, 2])
+            writer.apply([decode_ratings(record_batch([encode(Rating(2, 7, 3.0, T0))], first=2))])
+            items = reader.get_item_features(np.array([5, 6, 7]))
+            assert items.known.tolist() == [True, True, False], "the snapshot was left by a read within it"
+            assert {item.movie_id for item in reader.popular()} == {5, 6}
+            assert reader.get_user_features([2]).known.tolist() == [False]
+
+
+def test_a_store_has_its_settings_as_soon_as_it_can_be_opened(tmp_path: Path) -> None:
+    connect_writer(tmp_path / "features.db", {"lateness_s": 7, "session_gap_s": 9}).close()
+    with FeatureReader(f"sqlite:///{tmp_path}/features.db") as reader:
+        assert (reader.settings["lateness_s"], reader.settings["session_gap_s"]) == ("7", "9")
