@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
+from threading import Lock
 from typing import ParamSpec, TypeVar
 
 import numpy as np
@@ -39,7 +40,10 @@ log = structlog.get_logger(__name__)
 
 @dataclass(slots=True)
 class IngestStats:
-    """What the ingest has done since it started; latencies are of the last 100,000 records, in milliseconds."""
+    """What the ingest has done since it started; latencies are of the last 100,000 records, in milliseconds.
+
+    Added to by the store's thread, read by the event loop's.
+    """
 
     records: int = 0
     ratings: int = 0
@@ -51,6 +55,7 @@ class IngestStats:
     waiting_for_store: str = ""
     _latencies: deque[Int64s] = field(default_factory=deque)
     _held: int = 0
+    _lock: Lock = field(default_factory=Lock)
 
     def add(self, applied: AppliedBatch, batches: Sequence[RecordBatch], now_ms: int) -> None:
         self.transactions += 1
@@ -58,18 +63,20 @@ class IngestStats:
         self.duplicates += applied.duplicates
         self.late += applied.late
         self.invalid += applied.invalid
-        for batch in batches:
-            self.records += len(batch)
-            self._latencies.append(now_ms - batch.timestamps_ms)
-            self._held += len(batch)
-        while self._held > 100_000 and len(self._latencies) > 1:
-            self._held -= len(self._latencies.popleft())
+        with self._lock:
+            for batch in batches:
+                self.records += len(batch)
+                self._latencies.append(now_ms - batch.timestamps_ms)
+                self._held += len(batch)
+            while self._held > 100_000 and len(self._latencies) > 1:
+                self._held -= len(self._latencies.popleft())
 
     def take_latencies(self) -> Int64s:
         """Publishing to stored, in milliseconds, of the records since the last call; clears them."""
-        taken = list(self._latencies)
-        self._latencies.clear()
-        self._held = 0
+        with self._lock:
+            taken = list(self._latencies)
+            self._latencies.clear()
+            self._held = 0
         return np.concatenate(taken) if taken else np.zeros(0, np.int64)
 
 
