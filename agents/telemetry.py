@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import count
 
 import msgspec
@@ -13,6 +13,7 @@ import numpy as np
 import structlog
 
 from agents.ingest import FeatureIngest
+from featurestore.aggregate import Cursor
 from streams.bus import Bus
 from streams.errors import BusError
 from streams.events import METRICS, RATINGS, Metric
@@ -25,9 +26,12 @@ log = structlog.get_logger(__name__)
 class FeatureMetrics:
     """Turns the ingest's counters into metrics; each call of :meth:`take` covers the time since the last.
 
+    There are none while the worker holds no partition: it knows nothing of the store then.
+
     ``features.throughput`` records/s; ``features.lag`` records not applied yet; ``features.latency_ms`` from publishing
-    to stored, by quantile, absent while nothing came; ``features.freshness_s`` age of the oldest record that waits, 0
-    when none does; ``features.ratings``, ``.duplicates``, ``.late``, ``.invalid``: valid ones and the others, counted
+    to stored, by quantile, absent while nothing came; ``features.freshness_s`` the most that the oldest record that
+    waits can be old, 0 when none does: it came after the last one applied, and after the last call that found none
+    waiting; ``features.ratings``, ``.duplicates``, ``.late``, ``.invalid``: valid ones and the others, counted
     over the store's life; ``features.transactions`` and ``.store_errors`` since the worker started.
     """
 
@@ -38,19 +42,21 @@ class FeatureMetrics:
         self._ids = count(1)
         self._records = 0
         self._since = wall_s()
+        self._nothing_waited: dict[int, float] = {}
         self.latest: dict[str, float] = {}
 
     def take(self, log_end: dict[int, int]) -> list[Metric]:
         """The metrics now; ``log_end``: the high-water mark of each partition."""
         now = self._wall_s()
         stats, cursors = self._ingest.stats, self._ingest.writer.cursors
+        if not cursors:
+            return []
         elapsed = max(now - self._since, 1e-3)
         lag = sum(max(end - cursors[p].next_offset, 0) for p, end in log_end.items() if p in cursors)
-        behind = [c.published_ms for p, c in cursors.items() if c.next_offset < log_end.get(p, 0) and c.published_ms]
         values: dict[str, float] = {
             "features.throughput": (stats.records - self._records) / elapsed,
             "features.lag": lag,
-            "features.freshness_s": max(now - min(behind) / 1_000, 0.0) if behind else 0.0,
+            "features.freshness_s": self._freshness_s(cursors, log_end, now),
             "features.ratings": sum(c.ratings for c in cursors.values()),
             "features.duplicates": sum(c.duplicates for c in cursors.values()),
             "features.late": sum(c.late for c in cursors.values()),
@@ -70,6 +76,15 @@ class FeatureMetrics:
         self.latest = values
         return metrics
 
+    def _freshness_s(self, cursors: Mapping[int, Cursor], log_end: Mapping[int, int], now: float) -> float:
+        waits_since = [now]
+        for partition, cursor in cursors.items():
+            if cursor.next_offset >= log_end.get(partition, 0):
+                self._nothing_waited[partition] = now
+            elif since := max(cursor.published_ms / 1_000, self._nothing_waited.get(partition, 0.0)):
+                waits_since.append(since)
+        return now - min(waits_since)
+
     def _metric(self, name: str, value: float, labels: dict[str, str], clock: int, now: float) -> Metric:
         return Metric(
             name=name,
@@ -83,13 +98,24 @@ class FeatureMetrics:
 
 
 async def publish_metrics(bus: Bus, metrics: FeatureMetrics, *, every_s: float = 0.5) -> None:
-    """Publish until cancelled. Metrics that the bus refuses are gone: the next ones say the same, newer."""
-    async with bus.producer() as producer:
+    """Publish until cancelled, then once more: what was done since the last time, and how the work was left.
+
+    Metrics that the bus refuses are gone: the next ones say the same, newer.
+    """
+    try:
         while True:
             await asyncio.sleep(every_s)
-            try:
-                ends = {tp.partition: held.end for tp, held in (await bus.offsets(RATINGS)).items()}
-                for metric in metrics.take(ends):
-                    await producer.send(METRICS, msgspec.json.encode(metric), key=metric.name.encode())
-            except BusError as error:
-                log.warning("metrics not published", error=str(error))
+            await _publish(bus, metrics)
+    finally:
+        await _publish(bus, metrics)
+
+
+async def _publish(bus: Bus, metrics: FeatureMetrics) -> None:
+    try:
+        ends = {tp.partition: held.end for tp, held in (await bus.offsets(RATINGS)).items()}
+        async with bus.producer() as producer:  # a new one each time: after a failed send one takes nothing more
+            for metric in metrics.take(ends):
+                await producer.send(METRICS, msgspec.json.encode(metric), key=metric.name.encode())
+            await producer.flush()
+    except BusError as error:
+        log.warning("metrics not published", error=str(error))
