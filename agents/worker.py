@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Coroutine
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
 import structlog
 
@@ -60,7 +62,8 @@ class FeatureWorker:
     async def run(self, stopping: asyncio.Event) -> None:
         """Run until ``stopping`` is set, then apply what has been fetched, publish what is owed, and return.
 
-        Raises what stopped the worker: GroupBusy, WriterFenced, StoreAheadOfLog, LogReplaced, StoreUnavailable.
+        Raises what stopped the worker: GroupBusy, WriterFenced, StoreAheadOfLog, LogReplaced, StoreUnavailable; what
+        it cannot go on without sets ``stopping`` itself, where it fails.
         """
         options = self.options
         try:
@@ -70,20 +73,35 @@ class FeatureWorker:
                     bus, self.ingest, flush_records=options.flush_records, linger_s=options.linger_s
                 )
                 beside = [
-                    asyncio.create_task(publish_outbox(bus, self.ingest)),
-                    asyncio.create_task(publish_metrics(bus, self.metrics)),
-                    asyncio.create_task(_enforce_retention(bus)),
+                    asyncio.create_task(_or_stop(work, stopping))
+                    for work in (
+                        publish_outbox(bus, self.ingest),
+                        publish_metrics(bus, self.metrics),
+                        _enforce_retention(bus),
+                    )
                 ]
                 try:
                     await app.serve(stopping)
                 finally:
                     for task in beside:
                         task.cancel()
-                    await asyncio.gather(*beside, return_exceptions=True)
+                    ended = await asyncio.gather(*beside, return_exceptions=True)
                     with suppress(BusError, StoreUnavailable):  # what is left goes out with the next worker
                         await drain_outbox(bus, self.ingest)
+                for error in ended:
+                    if isinstance(error, Exception):
+                        raise error
         finally:
             await asyncio.to_thread(self.ingest.close)
+
+
+async def _or_stop(work: Coroutine[Any, Any, None], stopping: asyncio.Event) -> None:
+    """Do what runs beside the agent; where it fails, the worker stops, for nobody would notice that it is missing."""
+    try:
+        await work
+    except Exception:
+        stopping.set()
+        raise
 
 
 async def _enforce_retention(bus: Bus) -> None:

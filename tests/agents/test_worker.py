@@ -18,7 +18,7 @@ from featurestore.schema import metadata
 from featurestore.verify import verify
 from streams.bus import open_bus
 from streams.dataset import open_dataset
-from streams.errors import GroupBusy, LogReplaced, StoreAheadOfLog, StreamLensError
+from streams.errors import GroupBusy, LogReplaced, StoreAheadOfLog, StoreError, StreamLensError
 from streams.events import DEADLETTER, METRICS, RATINGS, DeadLetter, Metric
 from streams.replay_options import ReplayOptions
 from streams.replayer import Replayer
@@ -129,6 +129,17 @@ async def test_metrics_are_published_while_it_works(tmp_path: Path) -> None:
                         seen[metric.name] = metric.value
     assert seen["features.lag"] == 0
     assert {"features.throughput", "features.freshness_s", "features.late", "features.latency_ms"} <= seen.keys()
+
+
+async def test_a_worker_that_cannot_publish_its_outbox_stops_and_says_why(tmp_path: Path) -> None:
+    worker = FeatureWorker(WorkerOptions(*urls(tmp_path)))
+    running = asyncio.create_task(worker.run(asyncio.Event()))
+    await until(lambda w: len(w.ingest.writer.cursors) == 4, worker)
+    with sqlite3.connect(tmp_path / "features.db") as connection:
+        connection.execute("DROP TABLE outbox")
+    with pytest.raises(StoreError, match="no such table: outbox"):
+        async with asyncio.timeout(30):
+            await running
 
 
 async def test_a_second_worker_of_the_group_is_refused_and_the_first_goes_on(tmp_path: Path) -> None:
