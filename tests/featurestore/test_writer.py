@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from featurestore.reader import FeatureReader
+from featurestore.reader import WINDOWS_S, FeatureReader
 from featurestore.schema import HISTORY_BLOCK_SIZE, HISTORY_DTYPE, metadata
 from featurestore.sqlite import connect_writer
 from featurestore.writer import FeatureWriter
@@ -137,25 +137,67 @@ def vars_of(features: object) -> dict[str, object]:
     return {name: getattr(features, name) for name in features.__dataclass_fields__}  # type: ignore[attr-defined]
 
 
-@settings(max_examples=60, deadline=None)
-@given(rated=st.lists(ratings, min_size=1, max_size=60), as_of_h=st.integers(0, 110))
-def test_reads_equal_a_naive_count(rated: list[Rating], as_of_h: int) -> None:
-    rated = [msgspec.structs.replace(r, source=None) for r in rated]
-    as_of = T0 + as_of_h * HOUR_S + 1_234
+# Hours before or after as-of, near it and near where each window begins.
+hours_off = st.sampled_from([0, 1, 24, 168, 672]).flatmap(lambda h: st.integers(-h - 2, -h + 2))
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    rated=st.lists(st.tuples(ratings, hours_off, st.integers(0, HOUR_S - 1)), min_size=1, max_size=60),
+    as_of_h=st.integers(0, 24),
+    now=st.booleans(),
+)
+def test_reads_equal_a_naive_count(rated: list[tuple[Rating, int, int]], as_of_h: int, now: bool) -> None:
+    as_of = T0 + 40 * DAY_S + as_of_h * HOUR_S + 1_234
+    hour_start = as_of - as_of % HOUR_S
+    near = [
+        msgspec.structs.replace(r, source=None, timestamp=hour_start + off * HOUR_S + second)
+        for r, off, second in rated
+    ]
+    check_reads(near, as_of)
+    if now:
+        check_windows_now(near, as_of)
+
+
+def check_windows_now(rated: list[Rating], clock: int) -> None:
+    """Now is the clock's hour included; totals are of everything."""
+    log = [*map(encode, rated), encode(Tick(clock))]
+    end = clock - clock % HOUR_S + HOUR_S
+    with tempfile.TemporaryDirectory() as name:
+        with open_writer(Path(name)) as writer:
+            assign(writer, len(log))
+            writer.apply([decode_ratings(record_batch(log))])
+        with FeatureReader(f"sqlite:///{name}/features.db") as reader:
+            item = reader.get_item_features(range(5))
+    assert item.as_of == end
+    for movie in range(5):
+        times = [r.timestamp for r in rated if r.movie_id == movie]
+        assert (item.n_ratings[movie], item.last_rated[movie]) == (len(times), max(times, default=0))
+        for window, seconds in WINDOWS_S.items():
+            assert item.window_n[window][movie] == sum(end - seconds <= t < end for t in times)
+
+
+def check_reads(rated: list[Rating], as_of: int) -> None:
     hour_start = as_of - as_of % HOUR_S
     with tempfile.TemporaryDirectory() as name:
         with open_writer(Path(name)) as writer:
             assign(writer, len(rated))
             writer.apply([decode_ratings(record_batch([encode(r) for r in rated]))])
         with FeatureReader(f"sqlite:///{name}/features.db") as reader:
+            popular = {p.movie_id: p.n_ratings for p in reader.popular(as_of=as_of)}
             item = reader.get_item_features(range(5), as_of=as_of)
             user = reader.get_user_features(range(5), as_of=as_of)
             histories = [reader.history(u, before=as_of) for u in range(5)]
-    windows = {"1h": HOUR_S, "1d": DAY_S, "7d": 7 * DAY_S, "28d": 28 * DAY_S}
+    day_start = as_of - as_of % DAY_S
     for movie in range(5):
+        times = [r.timestamp for r in rated if r.movie_id == movie]
+        assert popular.get(movie, 0) == sum(day_start - 28 * DAY_S <= t < day_start for t in times)
         stars = [(r.timestamp, r.rating) for r in rated if r.movie_id == movie and r.timestamp < hour_start]
         assert item.n_ratings[movie] == len(stars)
-        for window, seconds in windows.items():
+        hours = [t // HOUR_S * HOUR_S for t, _ in stars]
+        assert item.last_rated[movie] == max(hours, default=0)
+        assert item.first_rated[movie] == min((t for t, _ in stars), default=0)
+        for window, seconds in WINDOWS_S.items():
             inside = [x for t, x in stars if t >= hour_start - seconds]
             assert item.window_n[window][movie] == len(inside)
             expected = np.mean(inside) if inside else np.nan
