@@ -159,11 +159,15 @@ def take_snapshot(store_url: str, folder: Path) -> Snapshot:
     try:
         with store_errors(path):
             copy = sqlite3.connect(copy_path, isolation_level=None, check_same_thread=False)
-            copy.execute("PRAGMA synchronous = off")
-            copy.execute("PRAGMA journal_mode = off")
-            source.execute("BEGIN")
-            source.execute("SELECT count(*) FROM meta").fetchone()  # pins the moment: the copy cannot be kept waiting
-            source.backup(copy)
+            try:
+                copy.execute("PRAGMA synchronous = off")
+                copy.execute("PRAGMA journal_mode = off")
+                source.execute("BEGIN")
+                source.execute("SELECT count(*) FROM meta").fetchone()  # pins the moment: the copy never has to wait
+                source.backup(copy)
+            except BaseException:
+                copy.close()
+                raise
     finally:
         source.close()
     return Snapshot(path, copy)

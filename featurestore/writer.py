@@ -20,7 +20,7 @@ from featurestore.sqlite import connect_writer, database_path, store_errors
 from featurestore.views import Views
 from streams.batch import InvalidRecord, RatingBatch
 from streams.bus import OffsetRange, TopicInfo
-from streams.errors import ConfigError, LogReplaced, StoreAheadOfLog, StoreError, WriterFenced
+from streams.errors import ConfigError, LogReplaced, StoreAheadOfLog, StoreError, StoreUnavailable, WriterFenced
 from streams.events import DEADLETTER
 from streams.records import TopicPartition
 from streams.sqlite import transaction
@@ -204,6 +204,8 @@ class FeatureWriter:
                 return
         except FileNotFoundError:
             pass
+        except OSError as error:  # not a record's doing: waited out, and nothing is dead-lettered for it
+            raise StoreUnavailable(f"feature store {self.path}: cannot be looked at ({error})") from error
         raise StoreError(
             f"feature store {self.path}: the file was removed or replaced while in use; "
             "start the worker again: it rebuilds what is missing from the log"

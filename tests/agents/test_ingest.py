@@ -112,6 +112,17 @@ async def test_a_store_that_is_gone_dead_letters_nothing(ingest: FeatureIngest, 
     assert ingest.stats.invalid == 0
 
 
+async def test_a_folder_that_cannot_be_looked_at_for_a_while_is_waited_for(
+    ingest: FeatureIngest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failures = [OSError(5, "Input/output error")] * 2
+    stat = Path.stat
+    monkeypatch.setattr(Path, "stat", lambda path, **more: _raise(failures.pop()) if failures else stat(path, **more))
+    await ingest.apply([record_batch([1, 2])])
+    assert ingest.stats.store_errors == 2
+    assert (ingest.stats.ratings, await ingest.outbox()) == (2, [])
+
+
 async def test_a_dropped_table_is_the_stores_error_not_the_records(ingest: FeatureIngest) -> None:
     ingest.writer._connection.execute("DROP TABLE items")
     with pytest.raises(StoreError, match="no such table"):
