@@ -15,7 +15,7 @@ from streams.tail import Tail
 
 __all__ = ["EmbeddedConsumer"]
 
-_MAX_PARTITION_BYTES = 8 << 20
+_MAX_PARTITION_BYTES = 4 << 20
 _MAX_FETCH_BYTES = 64 << 20
 """What a fetch stops at, so that memory is bounded for large records; a batch larger than that still comes whole."""
 
@@ -71,7 +71,10 @@ class EmbeddedConsumer:
         max_records: int = 10_000,
         partitions: Iterable[TopicPartition] | None = None,
     ) -> list[RecordBatch]:
-        """See :meth:`streams.bus.Consumer.fetch`. Raises OffsetOutOfRange, and BusError for a corrupt batch."""
+        """See :meth:`streams.bus.Consumer.fetch`. Raises OffsetOutOfRange, and BusError for a corrupt batch.
+
+        Then no position has moved, not even of the partitions that could be read.
+        """
         self._check_open()
         if max_records < 1:
             raise ValueError(f"max_records: expected at least 1, found {max_records}")
@@ -92,18 +95,21 @@ class EmbeddedConsumer:
         ranges = self._log.offsets(self._topics)
         batches: list[RecordBatch] = []
         n_bytes = 0
+        next_turn = 1
         for n_served, tp in enumerate(self._turns):
             if n_bytes >= _MAX_FETCH_BYTES:
-                self._turns = self._turns[n_served:] + self._turns[:n_served]
-                return batches
+                next_turn = n_served
+                break
             if tp in self._paused or (wanted is not None and tp not in wanted):
                 continue
             if (batch := self._read_partition(tp, ranges[tp], max_records)) is not None:
-                self._positions[tp] = batch.next_offset
                 batches.append(batch)
-                n_bytes += _size(batch)
+                n_bytes += batch.n_bytes
+        # Only now: had one partition raised, what was read of the others would be lost to who seeks and fetches again.
+        for batch in batches:
+            self._positions[batch.tp] = batch.next_offset
         if batches:
-            self._turns = self._turns[1:] + self._turns[:1]
+            self._turns = self._turns[next_turn:] + self._turns[:next_turn]
         return batches
 
     def _read_partition(self, tp: TopicPartition, held: OffsetRange, max_records: int) -> RecordBatch | None:
@@ -196,7 +202,3 @@ class EmbeddedConsumer:
     def _check_open(self) -> None:
         if self._closed:
             raise BusError(f"bus {self._log.name}: the consumer is closed; open another")
-
-
-def _size(batch: RecordBatch) -> int:
-    return len(batch.lines) if batch.lines is not None else sum(map(len, batch.values))

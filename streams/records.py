@@ -68,6 +68,11 @@ class RecordBatch:
         return TopicPartition(self.topic, self.partition)
 
     @property
+    def n_bytes(self) -> int:
+        """How many bytes the values hold."""
+        return len(self.lines) if self.lines is not None else sum(map(len, self.values))
+
+    @property
     def first_offset(self) -> int:
         return int(self.offsets[0])
 

@@ -135,6 +135,22 @@ async def test_seeking_outside_the_log_is_an_error_at_the_fetch(bus: Bus) -> Non
         assert values_of(await drain(consumer, 1)) == [b"a"]
 
 
+async def test_an_error_of_one_partition_loses_nothing_of_the_others(bus: Bus) -> None:
+    await publish(bus, [b"a", b"b"], partition=0)
+    await publish(bus, [b"c"], partition=1)
+    async with await bus.consumer("ratings") as consumer:
+        for _ in range(2):  # whichever partition has its turn first
+            await consumer.seek_to_beginning()
+            seen: list[RecordBatch] = []
+            consumer.seek(T1, 5)
+            with pytest.raises(OffsetOutOfRange):
+                while True:
+                    seen += await consumer.fetch(timeout_s=5)
+            consumer.seek(T1, 0)
+            seen += await drain(consumer, 3 - sum(map(len, seen)))
+            assert (values_of(seen), values_of(seen, T1)) == ([b"a", b"b"], [b"c"])
+
+
 async def test_a_paused_partition_waits_and_a_limited_fetch_leaves_the_others(bus: Bus) -> None:
     await publish(bus, [b"a"], partition=0)
     await publish(bus, [b"b"], partition=1)
