@@ -7,16 +7,17 @@ into one transaction, because most of a transaction's cost does not grow with it
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any
 
-from faust.types import TP, EventT
+from faust.types import TP
 
 from agents.ingest import FeatureIngest
 from streams.app import BatchedApp
 from streams.bus import Bus
 from streams.delivery import batched_topic
 from streams.events import RATINGS
-from streams.records import RecordBatch, TopicPartition
+from streams.gather import gather_batches
+from streams.records import TopicPartition
 
 __all__ = ["FEATURES", "create_features_app"]
 
@@ -44,16 +45,7 @@ def create_features_app(
 
     @app.agent(batched_topic(app, RATINGS), name=FEATURES)
     async def features(stream: Any) -> None:
-        waiting: list[EventT[Any]] = []
-        held = 0
-        async for event in stream.noack().events():
-            waiting.append(event)
-            held += len(event.value)
-            if held < flush_records and not stream.channel.queue.empty():
-                continue
-            await ingest.apply([cast(RecordBatch, e.value) for e in waiting])
-            for applied in waiting:
-                await stream.ack(applied)
-            waiting, held = [], 0
+        async for batches in gather_batches(stream, max_records=flush_records):
+            await ingest.apply(batches)
 
     return app

@@ -9,6 +9,7 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import NamedTuple, Self
@@ -26,6 +27,9 @@ from streams.records import TopicPartition
 from streams.sqlite import transaction
 
 __all__ = ["AppliedBatch", "FeatureWriter", "OutboxRow"]
+
+_OUTBOX_BYTES = 8 << 20
+"""What one look at the outbox takes into memory, or a little more: dead letters may be large."""
 
 _REBUILD = "`streamlens worker --rebuild` recomputes the store from the log"
 
@@ -256,13 +260,21 @@ class FeatureWriter:
     # The outbox
 
     def outbox(self, limit: int = 1_000) -> list[OutboxRow]:
-        """The oldest records that are still to be published."""
+        """The oldest records that are still to be published; fewer than ``limit`` of them if they are large."""
+        rows: list[OutboxRow] = []
+        n_bytes = 0
         with store_errors(self.path):
-            rows = self._connection.execute(
+            cursor = self._connection.execute(
                 "SELECT id, topic, record_key, value FROM outbox WHERE agent = ? ORDER BY id LIMIT ?",
                 (self.agent, limit),
             )
-            return [OutboxRow(*row) for row in rows.fetchall()]
+            with closing(cursor):
+                for row in map(OutboxRow._make, cursor):
+                    rows.append(row)
+                    n_bytes += len(row.value)
+                    if n_bytes >= _OUTBOX_BYTES:
+                        break
+        return rows
 
     def published(self, last_id: int) -> None:
         """Forget the outbox rows up to ``last_id``: the bus has acknowledged them."""

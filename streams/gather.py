@@ -14,6 +14,9 @@ from streams.records import RecordBatch
 
 __all__ = ["gather_batches"]
 
+_MAX_BYTES = 16 << 20
+"""More than a step of ratings ever holds."""
+
 _STRAGGLER_S = 0.01
 """How long to wait for a batch that is on its way; without it a rebalance could leave the agent holding the others."""
 
@@ -21,6 +24,7 @@ _STRAGGLER_S = 0.01
 async def gather_batches(stream: faust.Stream[Any], max_records: int = 100_000) -> AsyncIterator[list[RecordBatch]]:
     """The batches that wait for this agent, oldest first, until they hold ``max_records`` records or none is left.
 
+    Large records end a step earlier: memory is bounded by their bytes, whatever their number.
     They are acked once the loop's body is done with them. If it raises they are not, and the error stops the app:
 
         @app.agent(topic)
@@ -38,16 +42,17 @@ async def gather_batches(stream: faust.Stream[Any], max_records: int = 100_000) 
             if first is None:
                 return
             taken = [first]
-            held = len(taken[0].value)
-            while held < max_records and _more_waits(stream):
+            held, held_bytes = len(_batch_of(first)), _batch_of(first).n_bytes
+            while held < max_records and held_bytes < _MAX_BYTES and _more_waits(stream):
                 coming = asyncio.ensure_future(_following(events))
                 await asyncio.wait({coming}, timeout=_STRAGGLER_S)
                 if not coming.done() or coming.result() is None:
                     break
                 taken.append(cast(EventT[Any], await coming))
                 coming = None
-                held += len(taken[-1].value)
-            yield [cast(RecordBatch, event.value) for event in taken]
+                held += len(_batch_of(taken[-1]))
+                held_bytes += _batch_of(taken[-1]).n_bytes
+            yield [_batch_of(event) for event in taken]
             for event in taken:
                 await acking.ack(event)
     finally:
@@ -59,6 +64,10 @@ async def gather_batches(stream: faust.Stream[Any], max_records: int = 100_000) 
 async def _following(events: AsyncIterator[EventT[Any]]) -> EventT[Any] | None:
     """The next event; None once the app stops."""
     return await anext(events, None)
+
+
+def _batch_of(event: EventT[Any]) -> RecordBatch:
+    return cast(RecordBatch, event.value)
 
 
 def _more_waits(stream: faust.Stream[Any]) -> bool:

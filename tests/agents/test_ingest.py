@@ -130,6 +130,20 @@ async def test_a_dropped_table_is_the_stores_error_not_the_records(ingest: Featu
     assert ingest.stats.invalid == 0
 
 
+async def test_large_dead_letters_leave_the_outbox_a_few_at_a_time_and_in_order(ingest: FeatureIngest) -> None:
+    """A thousand of them at once would be as much memory as their records, however large those are."""
+    value = b"?" * (1 << 20)
+    lines = b"\n".join([value] * 20)
+    times = np.full(20, 2 * 10**12)
+    await ingest.apply([RecordBatch("ratings", 0, np.arange(20), times, 20, lines)])
+    offsets: list[int] = []
+    while rows := await ingest.outbox():
+        assert sum(len(row.value) for row in rows) < 10 << 20
+        offsets += [msgspec.json.decode(row.value, type=DeadLetter).offset for row in rows]
+        await ingest.published(rows[-1].id)
+    assert offsets == list(range(20))
+
+
 async def test_a_fenced_writer_stops_at_once(ingest: FeatureIngest, store_url: str) -> None:
     with FeatureWriter(store_url, agent="features", topic="ratings") as successor:
         successor.assign(LOG, {TopicPartition("ratings", 0): OffsetRange(0, 1_000)})

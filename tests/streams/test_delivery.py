@@ -183,6 +183,26 @@ async def test_gathered_batches_are_all_that_waits(bus: Bus) -> None:
     assert await bus.committed("features") == await ends(bus)
 
 
+async def test_a_gathered_step_ends_early_where_records_are_large(bus: Bus) -> None:
+    """Else memory would be bounded by a number of records only, however many megabytes each of them is."""
+    large, records = b"x" * (3 << 20), 12
+    async with bus.producer() as producer:
+        for n in range(records * PARTITIONS):
+            await producer.send("ratings", large, partition=n % PARTITIONS)
+        await producer.flush()
+    steps: list[int] = []
+    app = BatchedApp("features", broker=bus.url)
+
+    @app.agent(batched_topic(app, "ratings", maxsize=2 * records * PARTITIONS))
+    async def features(stream: Any) -> None:
+        async for batches in gather_batches(stream):
+            steps.append(sum(batch.n_bytes for batch in batches))
+
+    async with running(app):
+        await eventually(lambda: sum(steps) == records * PARTITIONS * len(large))
+    assert max(steps) <= 20 << 20
+
+
 # -- the commit rule
 
 
