@@ -31,6 +31,7 @@ MAX_STORED_BYTES = 4 << 20
 """And of up to about this many bytes, so that a reader's memory is bounded by what it asks for."""
 
 _EXPIRE_BATCHES = 500
+_RESTART_WAIT_MS = 500
 
 _READ = (
     'SELECT end_offset, count, published_ms, checksum, timestamps, "values", lengths, keys, key_lengths'
@@ -52,6 +53,7 @@ class EmbeddedLog:
     def __init__(self, path: Path | None, *, busy_timeout_s: float = 30.0) -> None:
         self.path = path
         self.name = "memory" if path is None else str(path)
+        self._busy_timeout_ms = int(busy_timeout_s * 1_000)
         self.held_groups: set[str] = set()
         """Groups with a live member, of a log in memory; for a file they are OS locks."""
         self._changes = 0
@@ -282,9 +284,16 @@ class EmbeddedLog:
     # Write-ahead log
 
     def restart_wal(self) -> None:
-        """Hold writers off for as long as it takes to have the next append begin the write-ahead log anew."""
+        """Hold writers off, so that the next append begins the write-ahead log anew; give up soon if a reader goes on.
+
+        A process that was stopped in the middle of a read may stay there for ever.
+        """
         with self._write_lock, self._errors():
-            self._writer.execute("PRAGMA wal_checkpoint(RESTART)").fetchone()
+            self._writer.execute(f"PRAGMA busy_timeout = {_RESTART_WAIT_MS}")
+            try:
+                self._writer.execute("PRAGMA wal_checkpoint(RESTART)").fetchone()
+            finally:
+                self._writer.execute(f"PRAGMA busy_timeout = {self._busy_timeout_ms}")
 
 
 def _ranges(connection: sqlite3.Connection, topics: Sequence[str]) -> dict[TopicPartition, OffsetRange]:
