@@ -145,7 +145,8 @@ class EmbeddedBus:
         opened = self._use()
         for topic in topics:
             opened.log.topic(topic)
-        leave = None if group is None else await asyncio.to_thread(_join, opened.log, group)
+        # Not in a thread: a caller cancelled meanwhile would leave a lock behind that nobody could release.
+        leave = None if group is None else _join(opened.log, group)
         try:
             positions = {tp: held.start for tp, held in opened.log.offsets(topics).items()}
             committed = {} if group is None else opened.log.committed(group)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
@@ -182,7 +183,7 @@ class EmbeddedProducer:
 
     def settled(self, outcomes: list[Outcome]) -> None:
         """These sends are durable, or have failed. Nobody waits in a loop that was closed."""
-        if not self._loop.is_closed():
+        with suppress(RuntimeError):
             self._loop.call_soon_threadsafe(self._settle, outcomes)
 
     def _settle(self, outcomes: list[Outcome]) -> None:

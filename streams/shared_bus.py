@@ -28,12 +28,16 @@ class SharedBus:
 
     async def open(self) -> Bus:
         """Take the bus into use; each call that returns needs one of :meth:`close`."""
-        if self._bus is None:
-            bus = open_bus(self.url)
-            await bus.__aenter__()
-            self._bus = bus
         self._users += 1
-        await self.refresh()
+        try:
+            if self._bus is None:
+                bus = open_bus(self.url)
+                await bus.__aenter__()
+                self._bus = bus
+            await self.refresh()
+        except BaseException:
+            await self.close()
+            raise
         return self._bus
 
     async def close(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 
 from streams.errors import BusError
 from streams.log import EmbeddedLog
@@ -67,7 +68,7 @@ class Tail:
 
     def _appended(self) -> None:
         """In the appending thread; whoever was abandoned with its event loop must not stop it."""
-        if not self._loop.is_closed():
+        with suppress(RuntimeError):  # the loop is closed
             self._loop.call_soon_threadsafe(self.wake)
 
     def _arm(self) -> None:

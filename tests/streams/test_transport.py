@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -19,6 +20,7 @@ from streams.errors import BusUnavailable, ConfigError, StreamLensError, Unknown
 from streams.gather import gather_batches
 from streams.murmur2 import partition_for
 from streams.records import TopicPartition
+from streams.shared_bus import SharedBus
 
 DEADLINE_S = 20
 
@@ -243,6 +245,22 @@ async def test_a_bus_that_cannot_be_opened_is_reported_at_start(tmp_path: Path) 
     with pytest.raises(StreamLensError, match="file"):
         async with asyncio.timeout(DEADLINE_S):
             await app.start()
+
+
+async def test_a_bus_that_fails_while_it_is_opened_is_closed_again(bus: Bus, monkeypatch: pytest.MonkeyPatch) -> None:
+    shared, before = SharedBus(bus.url), set(threading.enumerate())
+
+    async def broken() -> None:
+        assert set(threading.enumerate()) > before  # its appender
+        raise BusUnavailable("the disk is gone")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shared, "refresh", broken)
+        with pytest.raises(BusUnavailable):
+            await shared.open()
+    assert not {t for t in set(threading.enumerate()) - before if t.name == "bus-append"}
+    await shared.open()  # and it may be tried again
+    await shared.close()
 
 
 async def test_tables_are_refused(bus: Bus) -> None:
