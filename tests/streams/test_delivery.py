@@ -196,7 +196,7 @@ async def test_a_gathered_step_ends_early_where_records_are_large(bus: Bus) -> N
     @app.agent(batched_topic(app, "ratings", maxsize=2 * records * PARTITIONS))
     async def features(stream: Any) -> None:
         async for batches in gather_batches(stream):
-            steps.append(sum(batch.n_bytes for batch in batches))
+            steps.append(sum(batch.n_bytes for batch in batches))  # noqa: PERF401
 
     async with running(app):
         await eventually(lambda: sum(steps) == records * PARTITIONS * len(large))
