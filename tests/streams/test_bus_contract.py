@@ -217,8 +217,10 @@ async def test_retention_drops_old_batches_keeps_offsets_and_spares_topics_witho
 async def test_back_pressure_bounds_what_is_pending(bus: Bus) -> None:
     """Sends of more than the limit wait for room, and all arrive in order."""
     async with bus.producer(max_pending_bytes=1_000) as producer:
+        acks = []
         for i in range(200):
-            await producer.send("ratings", b"%0100d" % i, partition=0)
+            acks.append(await producer.send("ratings", b"%0100d" % i, partition=0))
+            assert sum(not ack.done() for ack in acks) * 100 <= 1_000
         await producer.flush()
     async with await bus.consumer("ratings") as consumer:
         assert values_of(await drain(consumer, 200)) == [b"%0100d" % i for i in range(200)]
