@@ -52,9 +52,10 @@ class Child:
 
 @contextlib.asynccontextmanager
 async def running(name: str, log: Path, *arguments: str) -> AsyncIterator[Child]:
-    """``streamlens ARGUMENTS`` as a child that ends with the block.
+    """``streamlens ARGUMENTS --with-parent`` as a child that ends with the block.
 
-    It has a session of its own: a Ctrl-C in the terminal reaches the parent alone, which stops its children in order.
+    Its stdin is a pipe that only this process holds: it drains and ends also where this process is killed. It has a
+    session of its own: a Ctrl-C in the terminal reaches the parent alone, which stops its children in order.
     """
     with log.open("ab") as output:
         process = await asyncio.create_subprocess_exec(
@@ -62,7 +63,8 @@ async def running(name: str, log: Path, *arguments: str) -> AsyncIterator[Child]
             "-m",
             "streamlens",
             *arguments,
-            stdin=asyncio.subprocess.DEVNULL,
+            "--with-parent",
+            stdin=asyncio.subprocess.PIPE,
             stdout=output,
             stderr=output,
             start_new_session=True,

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from featurestore.reader import FeatureReader, PopularItem
 from featurestore.verify import VerifyReport, verify
 from streamlens.children import Child, running
+from streamlens.presence import announced
 from streamlens.replay_run import PreparedReplay
 from streamlens.run_status import features_status, latest_metrics
 from streams.bus import Bus, open_bus
@@ -123,6 +124,14 @@ async def run_demo(
 
     Raises ChildFailed with what the replayer or the worker said when either ends early.
     """
+    run = prepared.run
+    with announced(run.path, "demo"):  # before there is a log: a worker that waits for one shall leave this to ours
+        return await _replay_and_verify(prepared, stopping, show)
+
+
+async def _replay_and_verify(
+    prepared: PreparedReplay, stopping: asyncio.Event, show: Callable[[DemoProgress], None]
+) -> DemoSummary:
     run = prepared.run
     async with open_bus(run.bus_url) as bus:
         await bus.create_topics(*run_topics(prepared.options.partitions))

@@ -1,9 +1,11 @@
-"""Ctrl-C and SIGTERM, for commands that run until told to stop and for those that do not."""
+"""Ctrl-C, SIGTERM and the end of a parent, for commands that run until told to stop and for those that do not."""
 
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
+import sys
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -16,8 +18,11 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 T = TypeVar("T")
 
 
-def run_until_signal(main: Callable[[asyncio.Event], Coroutine[Any, Any, T]]) -> T:
-    """Run ``main(stopping)``; the first SIGINT or SIGTERM sets ``stopping``, a second one interrupts at once."""
+def run_until_signal(main: Callable[[asyncio.Event], Coroutine[Any, Any, T]], *, with_parent: bool = False) -> T:
+    """Run ``main(stopping)``; the first SIGINT or SIGTERM sets ``stopping``, a second one interrupts at once.
+
+    with_parent: stdin is a pipe that the parent holds; its end, however the parent came to it, sets ``stopping`` too.
+    """
 
     async def watched() -> T:
         stopping = asyncio.Event()
@@ -32,6 +37,8 @@ def run_until_signal(main: Callable[[asyncio.Event], Coroutine[Any, Any, T]]) ->
         before = {number: signal.getsignal(number) for number in _SIGNALS}
         for number in _SIGNALS:
             loop.add_signal_handler(number, stop)
+        if with_parent:
+            loop.add_reader(sys.stdin.fileno(), _stop_at_end_of_stdin, loop, stopping)
         try:
             return await main(stopping)
         finally:
@@ -40,6 +47,12 @@ def run_until_signal(main: Callable[[asyncio.Event], Coroutine[Any, Any, T]]) ->
                 signal.signal(number, handler)
 
     return asyncio.run(watched())
+
+
+def _stop_at_end_of_stdin(loop: asyncio.AbstractEventLoop, stopping: asyncio.Event) -> None:
+    if not os.read(sys.stdin.fileno(), 1_024):
+        loop.remove_reader(sys.stdin.fileno())
+        stopping.set()
 
 
 @contextmanager

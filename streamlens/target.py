@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from streamlens.settings import Settings, load_settings
+from streamlens.waiting import NothingYet
 from streams.bus import Bus, open_bus
 from streams.dataset import open_movies
-from streams.errors import ConfigError, DataError
+from streams.errors import DataError
 from streams.run import RunFolder, current_run, open_run
 
 __all__ = ["Target", "find_target"]
@@ -50,9 +51,10 @@ class Target:
     def _url(self, name: str, setting: str | None, of_run: str | None) -> str:
         url = setting or of_run
         if url is None:
-            raise ConfigError(
+            raise NothingYet(
                 f"{name}: expected a run in {self.settings.var} or a URL, found neither; start a run with "
-                f"`streamlens replay` or `streamlens demo`, or give --{name} URL"
+                f"`streamlens replay` or `streamlens demo`, or give --{name} URL",
+                f"a run in {self.settings.var}; `streamlens replay` starts one",
             )
         return url
 
@@ -61,7 +63,10 @@ class Target:
         url = self.bus_url
         prefix = "sqlite:///"
         if url.startswith(prefix) and not Path(url.removeprefix(prefix)).exists():
-            raise ConfigError(f"bus {url}: nothing is there yet; start `streamlens replay` first")
+            raise NothingYet(
+                f"bus {url}: nothing is there yet; start `streamlens replay` first",
+                f"the bus {url}; `streamlens replay` makes it",
+            )
         return open_bus(url)
 
     def titles(self) -> dict[int, str]:

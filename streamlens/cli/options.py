@@ -9,13 +9,14 @@ import typer
 if TYPE_CHECKING:
     from streamlens.target import Target
 
-__all__ = ["Bus", "Json", "Quiet", "RunId", "Store", "find_target"]
+__all__ = ["Bus", "Json", "Quiet", "RunId", "Store", "WithParent", "find_target", "say_waiting"]
 
 RunId = Annotated[str | None, typer.Option("--run", metavar="ID", help="The run; by default the last one started.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 Bus = Annotated[str | None, typer.Option("--bus", metavar="URL", help="The bus; by default the run's own log.")]
 Store = Annotated[str | None, typer.Option("--store", metavar="URL", help="The feature store; by default the run's.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
+WithParent = Annotated[bool, typer.Option("--with-parent", hidden=True, help="Stop when stdin, a pipe, ends.")]
 
 
 def find_target(run: str | None, *, bus: str | None = None, store: str | None = None) -> Target:
@@ -23,3 +24,8 @@ def find_target(run: str | None, *, bus: str | None = None, store: str | None = 
     from streamlens.target import find_target
 
     return find_target(run, bus=bus, store=store)
+
+
+def say_waiting(until: str) -> None:
+    """What a command waits for, on stderr."""
+    typer.echo(f"waiting for {until}; Ctrl-C leaves", err=True)

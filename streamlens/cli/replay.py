@@ -45,6 +45,7 @@ def replay(
     run: Annotated[str | None, _Option("--run", metavar="ID", help="Go on with this run, as it was asked for.")] = None,
     bus: options.Bus = None,
     quiet: options.Quiet = False,
+    with_parent: options.WithParent = False,
 ) -> None:
     """Publish ratings as live events: the training part at once, then the live part in time.
 
@@ -74,7 +75,7 @@ def replay(
             _refuse_beside_run({**beside, "new-run": new_run or None})
             prepared = continue_run(settings, run)
         typer.echo(prepared.describe(), err=True)
-        summary = run_until_signal(lambda stopping: _replay(prepared, stopping, quiet))
+        summary = run_until_signal(lambda stopping: _replay(prepared, stopping, quiet), with_parent=with_parent)
         _print_summary(summary)
 
 

@@ -67,11 +67,38 @@ def tail(
     meta: Annotated[bool, typer.Option("--meta", help="With offset, key and time of publishing.")] = False,
     run: options.RunId = None,
     bus: options.Bus = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Lines of JSON, which it prints anyway.")] = False,
 ) -> None:
-    """Print records as lines of JSON as they come, until Ctrl-C."""
-    target = options.find_target(run, bus=bus)
+    """Print records as lines of JSON as they come, until Ctrl-C; without a run, wait for one."""
     with suppress(KeyboardInterrupt):
-        run_until_signal(lambda stopping: _tail(target, stopping, topic, from_beginning, limit, partition, meta))
+        from streamlens.waiting import once_there
+
+        async def main(stopping: asyncio.Event) -> None:
+            waited = False
+
+            def say(until: str) -> None:
+                nonlocal waited
+                waited = True  # then all that the topic holds came after this command
+                options.say_waiting(until)
+
+            target = await once_there(lambda: _find_topic(topic, run, bus), stopping, say)
+            if target is not None:
+                await _tail(target, stopping, topic, from_beginning or waited, limit, partition, meta)
+
+        run_until_signal(main)
+
+
+async def _find_topic(topic: str, run: str | None, bus: str | None) -> Target:
+    """The run whose log has the topic; a topic that no run makes is not waited for: it may be a typo."""
+    from streamlens.waiting import NothingYet
+    from streams.topics import run_topics
+
+    target = options.find_target(run, bus=bus)
+    async with target.open_bus() as opened:
+        missing = topic not in await opened.topics()
+    if missing and topic in {made.name for made in run_topics(target.partitions)}:
+        raise NothingYet(f"topic {topic!r}: not there yet on {target.bus_url}", f"topic {topic} on {target.bus_url}")
+    return target
 
 
 async def _tail(

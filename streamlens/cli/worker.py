@@ -34,22 +34,44 @@ def worker(
     run: options.RunId = None,
     bus: options.Bus = None,
     store: options.Store = None,
+    with_parent: options.WithParent = False,
 ) -> None:
-    """Keep the features of the run, until Ctrl-C."""
+    """Keep the features of the run, until Ctrl-C; without a run, wait for one."""
     with suppress(KeyboardInterrupt):  # Ctrl-C before there is anything to drain
-        from streamlens.logs import configure_logs
+        from streamlens.waiting import once_there
 
-        target = options.find_target(run, bus=bus, store=store)
-        configure_logs(target.settings.log)
-        run_until_signal(lambda stopping: _work(target, stopping, until_end, rebuild, quiet))
+        async def find() -> Target:
+            return await _find_work(run, bus, store)
+
+        async def main(stopping: asyncio.Event) -> None:
+            target = await once_there(find, stopping, options.say_waiting)
+            if target is not None:
+                await _work(target, stopping, until_end, rebuild, quiet)
+
+        run_until_signal(main, with_parent=with_parent)
+
+
+async def _find_work(run: str | None, bus: str | None, store: str | None) -> Target:
+    """The run with its log; a demo's is left to the worker that the demo brings along, unless it is asked for."""
+    from streamlens.presence import holder
+    from streamlens.waiting import NothingYet
+
+    target = options.find_target(run, bus=bus, store=store)
+    async with target.open_bus():
+        pass  # a worker that came before its run leaves nothing behind
+    demo = holder(target.folder, "demo") if target.folder and not run else None
+    if demo is not None:
+        found = f"run {target.run_id}: the demo, process {demo}, has a worker of its own"
+        raise NothingYet(found, f"the end of the demo, process {demo}, which has a worker of its own")
+    return target
 
 
 async def _work(target: Target, stopping: asyncio.Event, until_end: bool, rebuild: bool, quiet: bool) -> None:
     from agents.worker import FeatureWorker
+    from streamlens.logs import configure_logs
     from streamlens.presence import announced
 
-    async with target.open_bus():
-        pass  # a worker that came before its run leaves nothing behind
+    configure_logs(target.settings.log)
     if rebuild:
         _forget_store(target)
     features = FeatureWorker(_worker_options(target))

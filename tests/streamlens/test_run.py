@@ -321,6 +321,26 @@ def test_demo_stops_with_its_children_on_a_signal(dataset: str) -> None:
     assert (status["replayer"], status["worker"]) == (None, None)
 
 
+def test_a_killed_demo_takes_its_children_along(dataset: str) -> None:
+    with background("demo", "--data", dataset, "--rate", "20") as demo:
+        wait_for(lambda: applied() > 0, demo)
+        found = as_json("status")
+        assert None not in at_work()
+        demo.kill()
+        demo.wait()
+        wait_for(lambda: at_work() == (None, None))
+
+    run_folder = Path("var", "runs", found["run"])
+    assert "stopped; `streamlens replay --run" in (run_folder / "replayer.log").read_text()
+    assert as_json("verify")["ok"]
+
+
+def at_work() -> tuple[int | None, int | None]:
+    """Replayer and worker; the system frees their locks however they end."""
+    found = as_json("status")
+    return found["replayer"], found["worker"]
+
+
 def test_the_demo_says_why_a_child_failed(dataset: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STREAMLENS_STORE", "postgresql://nowhere/features")
     done = streamlens("demo", "--data", dataset)
