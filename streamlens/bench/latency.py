@@ -27,7 +27,7 @@ __all__ = ["run"]
 _POLL_S = 0.001
 
 
-def run(rate: float = 1_000.0, seconds: float = 30.0) -> dict[str, Any]:
+def run(events: int = 30_000, rate: float = 1_000.0) -> dict[str, Any]:
     """Replayer, worker and observer in three processes; ``worker_cpu`` in cores, while records came."""
     context = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory(prefix="streamlens-bench-") as folder:
@@ -36,7 +36,7 @@ def run(rate: float = 1_000.0, seconds: float = 30.0) -> dict[str, Any]:
         worker = context.Process(target=_work, args=(bus_url, store_url, theirs))
         worker.start()
         _wait_for_assignment(store_url)
-        replayer = context.Process(target=_replay, args=(bus_url, rate, int(rate * seconds)))
+        replayer = context.Process(target=_replay, args=(bus_url, rate, events))
         replayer.start()
         seen = _observe(store_url, replayer, ours)
         assert worker.pid is not None

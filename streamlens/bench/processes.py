@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import resource
+import subprocess
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -25,13 +27,17 @@ def in_fresh_process(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) ->
 
 def rss_mb() -> float:
     """Resident memory of this process now, in MiB."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * resource.getpagesize() / _MIB
+    statm = Path("/proc/self/statm")
+    if not statm.exists():  # macOS
+        return int(subprocess.check_output(["ps", "-o", "rss=", "-p", str(os.getpid())])) / 1_024
+    return int(statm.read_text().split()[1]) * resource.getpagesize() / _MIB
 
 
 def max_rss_mb() -> float:
     """The highest resident memory of this process so far, in MiB."""
+    status = Path("/proc/self/status")
+    if not status.exists():  # macOS, which counts in bytes
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / _MIB
     # Not ru_maxrss: Linux has a new process begin with that of whoever started it, large or not.
-    status = Path("/proc/self/status").read_text()
-    (kib,) = (line.split()[1] for line in status.splitlines() if line.startswith("VmHWM:"))
-    return int(kib) * 1024 / _MIB
+    (kib,) = (line.split()[1] for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
+    return int(kib) * 1_024 / _MIB

@@ -12,7 +12,7 @@ import numpy as np
 from featurestore.reader import FeatureReader
 from streamlens.bench.processes import in_fresh_process
 from streamlens.bench.workload import drain, fill_log
-from streams.errors import StoreError
+from streams.errors import ConfigError, StoreError
 
 __all__ = ["run"]
 
@@ -47,7 +47,7 @@ def _warm(store_url: str, worker: Any) -> tuple[list[int], list[int]]:
         with reader:
             if sum(row.ratings for row in reader.applied()) >= _WARM_RATINGS:
                 return reader.user_ids(limit=1_000), reader.movie_ids(limit=1_000)
-    raise RuntimeError("the worker ended before the store could be read; use more events")
+    raise ConfigError(f"--events: expected enough to read while they are applied, well over {_WARM_RATINGS:,}")
 
 
 def _try_open(store_url: str) -> FeatureReader | None:

@@ -24,17 +24,27 @@ class Benchmark(StrEnum):
     MEMORY = "memory"
 
 
+_NAMES = (
+    "pipeline: events per second, from the log to the store; replay: to the bus; latency: from published to visible; "
+    "store: look-ups during ingest; memory: of a worker after 2 M and 10 M events."
+)
+
+
 def register(app: typer.Typer) -> None:
     app.command()(bench)
 
 
-def bench(name: Annotated[Benchmark, typer.Argument()], as_json: options.Json = False) -> None:
-    """Measure throughput, latency or memory on this machine.
-
-    pipeline: events per second, from the log to the store. replay: to the bus. latency: from published to visible.
-    store: look-ups during ingest. memory: of a worker after 10 M events.
-    """
-    figures = import_module(f"streamlens.bench.{name}").run()
+def bench(
+    name: Annotated[Benchmark, typer.Argument(metavar="NAME", show_default=False, help=_NAMES)],
+    events: Annotated[
+        int | None,
+        typer.Option("--events", min=1_000, metavar="N", help="Ratings to measure with, for a shorter look."),
+    ] = None,
+    as_json: options.Json = False,
+) -> None:
+    """Measure throughput, latency or memory on this machine; half a minute to a few minutes each."""
+    run = import_module(f"streamlens.bench.{name}").run
+    figures = run() if events is None else run(events=events)
     if as_json:
         print_json(figures)
         return
