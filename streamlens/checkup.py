@@ -40,7 +40,7 @@ async def examine(run_id: str | None = None, bus: str | None = None) -> list[Fin
     findings = [_python(), _packages(), _sqlite()]
     try:
         target = find_target(run_id, bus=bus)
-    except StreamLensError as error:
+    except (StreamLensError, OSError) as error:
         return [*findings, Finding("settings", False, str(error), "mend it and look again")]
     findings += [_settings(), _locks(target.settings.var), _disk(target.settings.var), _data(target.settings)]
     return [*findings, await _bus(target), _run(target)]
@@ -52,8 +52,12 @@ def _python() -> Finding:
 
 
 def _packages() -> Finding:
+    hint = "run `make setup`, or `pip install streamlens`"
     missing = []
-    wanted = [line for line in metadata.requires("streamlens") or [] if "extra ==" not in line]
+    try:
+        wanted = [line for line in metadata.requires("streamlens") or [] if "extra ==" not in line]
+    except metadata.PackageNotFoundError:
+        return Finding("packages", False, "streamlens itself is not installed", hint)
     for line in wanted:
         name = line.split(">")[0].split("=")[0].split(";")[0].strip()
         try:
@@ -61,7 +65,7 @@ def _packages() -> Finding:
         except metadata.PackageNotFoundError:
             missing.append(name)
     found = f"missing: {', '.join(missing)}" if missing else f"all {len(wanted)} there"
-    return Finding("packages", not missing, found, "run `make setup`, or `pip install streamlens`")
+    return Finding("packages", not missing, found, hint)
 
 
 def _sqlite() -> Finding:

@@ -33,7 +33,7 @@ def announced(folder: Path, role: str) -> Iterator[None]:
 def holder(folder: Path, role: str) -> int | None:
     """The process at work in ``role``, None if there is none."""
     try:
-        file = _path(folder, role).open("r+")
+        file = _path(folder, role).open()
     except FileNotFoundError:
         return None
     with file:

@@ -110,11 +110,16 @@ def load_settings(flags: Mapping[str, Any] | None = None) -> Settings:
         given["replay"] = {"speed": None, "rate": None, **given["replay"]}  # a flag replaces the file's choice
     _refuse_unknown_variables()
     try:
-        return Settings(**given)
-    except tomllib.TOMLDecodeError as error:
+        settings = Settings(**given)
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{_file()}: not valid TOML: {error}") from error
     except ValidationError as error:
         raise ConfigError(_explain(error, given)) from error
+    if settings.var.exists() and not settings.var.is_dir():
+        raise ConfigError(
+            f"{_origin(('var',), given)}: var: expected a folder for the runs, found a file: {settings.var}"
+        )
+    return settings
 
 
 def _file() -> Path | None:
@@ -180,4 +185,4 @@ def _origin(path: tuple[str, ...], flags: Mapping[str, Any]) -> str:
         return f"--{path[-1].replace('_', '-')}"
     variable = f"{_PREFIX}{'_'.join(path)}".upper()
     given = [name for name in os.environ if name.upper() == variable]
-    return given[0] if given else str(_file())
+    return given[0] if given else str(_file() or "settings")

@@ -12,6 +12,8 @@ __all__ = ["main"]
 def main() -> None:
     """The ``streamlens`` command."""
     try:
+        # A title that the terminal's encoding does not know is no reason to fail.
+        sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]
         from streamlens.cli.app import run  # Ctrl-C while this loads must not print a traceback
 
         code = run(sys.argv[1:])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -29,6 +30,7 @@ _ORDER = (
     "doctor",
     "bench",
 )
+_MENDED_BY_ANOTHER_FOLDER = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR}
 
 
 class _Commands(TyperGroup):
@@ -110,6 +112,9 @@ def _explain(error: Exception) -> int:
 
     if isinstance(error, StreamLensError):
         return _fail(str(error), error.exit_code)
+    if isinstance(error, OSError) and error.errno in _MENDED_BY_ANOTHER_FOLDER:
+        hint = "run in a folder that can be written, or set STREAMLENS_VAR to one"
+        return _fail(f"{error.filename or 'system'}: {error.strerror}; {hint}", 2)
     if isinstance(error, OSError):
         return _fail(f"{error.filename or 'system'}: {error.strerror or error}", 3)
     raise error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import shutil
 import sys
 import time
@@ -13,7 +14,7 @@ from typing import Any, Self
 import msgspec
 import typer
 
-__all__ = ["StatusLine", "day", "heading", "is_terminal", "moment", "print_json", "print_table", "text"]
+__all__ = ["StatusLine", "day", "heading", "is_terminal", "moment", "print_json", "print_table", "printable", "text"]
 
 _PLAIN_INTERVAL_S = 5.0
 
@@ -25,11 +26,17 @@ def print_json(value: Any) -> None:
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Aligned columns, numbers to the right, nothing drawn around them: easy to read, grep and cut."""
-    cells = [[text(value) for value in row] for row in rows]
+    from rich.cells import cell_len  # a title may hold characters that are two columns wide, or none
+
+    def padded(cell: str, width: int, right: bool) -> str:
+        space = " " * (width - cell_len(cell))
+        return space + cell if right else cell + space
+
+    cells = [[printable(text(value)) for value in row] for row in rows]
     right = [all(_is_number(row[i]) for row in cells) and bool(cells) for i in range(len(columns))]
-    widths = [max(len(row[i]) for row in [list(columns), *cells]) for i in range(len(columns))]
+    widths = [max(cell_len(row[i]) for row in [list(columns), *cells]) for i in range(len(columns))]
     for row in [list(columns), *cells]:
-        line = [c.rjust(w) if r else c.ljust(w) for c, w, r in zip(row, widths, right, strict=True)]
+        line = [padded(c, w, r) for c, w, r in zip(row, widths, right, strict=True)]
         typer.echo("  ".join(line).rstrip())
 
 
@@ -50,6 +57,15 @@ def text(value: object) -> str:
     if isinstance(value, int):
         return f"{value:,}"
     return f"{value:,.2f}" if isinstance(value, float) else str(value)
+
+
+def printable(foreign: str) -> str:
+    r"""Text from outside on one line, without what a terminal would obey.
+
+    >>> printable("Léon\x1b[2J\n")
+    'Léon\\x1b[2J\\n'
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in foreign)
 
 
 def _is_number(cell: str) -> bool:
@@ -80,7 +96,8 @@ class StatusLine:
     def __init__(self, quiet: bool = False, *, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._quiet = quiet
         self._monotonic = monotonic
-        self._redraw = sys.stderr.isatty()
+        self._redraw = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+        self._drawn = False
         self._next = monotonic()
         self._pending = ""
 
@@ -88,7 +105,7 @@ class StatusLine:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._redraw and not self._quiet:
+        if self._drawn:
             typer.echo(err=True)
         elif self._pending and not self._quiet:
             typer.echo(self._pending, err=True)
@@ -98,6 +115,7 @@ class StatusLine:
         if self._quiet:
             return
         if self._redraw:
+            self._drawn = True
             width = shutil.get_terminal_size().columns - 1
             typer.echo(f"\r\x1b[2K{line[:width]}", nl=False, err=True)
             return

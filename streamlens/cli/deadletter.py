@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from streamlens.cli import options
-from streamlens.cli.console import heading, moment, print_json, print_table
+from streamlens.cli.console import heading, moment, print_json, print_table, printable
 
 __all__ = ["app"]
 
@@ -46,8 +46,8 @@ def list_letters(
     for placed in summary.last:
         letter = placed.letter
         origin = f"{letter.topic}/{letter.partition}/{letter.offset}"
-        typer.echo(f"{moment(placed.timestamp_ms / 1_000)}  {origin}  {letter.reason}")
-        typer.echo(f"    {letter.payload[:_LONGEST_PAYLOAD]}")
+        typer.echo(f"{moment(placed.timestamp_ms / 1_000)}  {origin}  {printable(letter.reason)}")
+        typer.echo(f"    {printable(letter.payload[:_LONGEST_PAYLOAD])}")
 
 
 @app.command()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Annotated
@@ -19,9 +20,11 @@ if TYPE_CHECKING:
     from streamlens.demo import DemoProgress, DemoSummary
     from streamlens.replay_run import PreparedReplay
 
-__all__ = ["register"]
+__all__ = ["print_summary", "progress_table", "register"]
 
 _TITLE_WIDTH = 44
+_BESIDE_TITLES = 20
+"""Columns that the two counts and the gaps take on a line with two titles."""
 
 
 def register(app: typer.Typer) -> None:
@@ -46,7 +49,7 @@ def demo(
         typer.echo(prepared.describe())
         with _live_table() as show:
             summary = run_until_signal(lambda stopping: run_demo(prepared, stopping, show))
-        _print_summary(summary, prepared)
+        print_summary(summary, prepared)
         if not summary.report.ok:
             raise typer.Exit(1)
 
@@ -61,25 +64,28 @@ def _live_table() -> Iterator[Callable[[DemoProgress], None]]:
     from rich.live import Live
 
     with Live(refresh_per_second=4) as live:
-        yield lambda now: live.update(_table(now))
+        yield lambda now: live.update(progress_table(now))
 
 
 def _rows(now: DemoProgress) -> list[tuple[str, str]]:
-    freshness = "-" if now.p50_ms is None else f"p50 {text(now.p50_ms)} ms, p99 {text(now.p99_ms)} ms"
     return [
         ("phase", now.phase),
         ("event time", moment(now.clock)),
         ("events", f"{text(now.applied)} of {text(now.total)}"),
         ("events/s", text(round(now.events_per_s))),
         ("lag", text(now.lag)),
-        ("freshness", freshness),
+        ("freshness", _quantiles(now.p50_ms, now.p99_ms)),
         ("late", text(now.late)),
         ("duplicates", text(now.duplicates)),
         ("dead-lettered", text(now.dead_lettered)),
     ]
 
 
-def _table(now: DemoProgress) -> Table:
+def _quantiles(p50_ms: float | None, p99_ms: float | None) -> str:
+    return "-" if p50_ms is None or p99_ms is None else f"p50 {p50_ms:,.0f} ms, p99 {p99_ms:,.0f} ms"
+
+
+def progress_table(now: DemoProgress) -> Table:
     from rich.progress_bar import ProgressBar
     from rich.table import Table
 
@@ -90,15 +96,15 @@ def _table(now: DemoProgress) -> Table:
     return table
 
 
-def _print_summary(summary: DemoSummary, prepared: PreparedReplay) -> None:
+def print_summary(summary: DemoSummary, prepared: PreparedReplay) -> None:
     last = summary.last
     ending = "" if summary.completed else " (stopped early)"
     live = max(last.applied - prepared.plan.n_training, 0)
     heading(f"{text(last.applied)} events in {summary.elapsed_s:.0f} s{ending}, each counted once")
     rate = live / summary.live_s if summary.live_s > 0 else 0.0
     typer.echo(f"live           {text(live)} events, {text(round(rate))}/s")
-    freshness = f"p50 {text(summary.p50_ms)} ms, p99 {text(summary.p99_ms)} ms from published to stored"
-    typer.echo(f"freshness      {freshness if summary.p50_ms is not None else '-'}")
+    measured = "" if summary.p50_ms is None else " from published to stored"
+    typer.echo(f"freshness      {_quantiles(summary.p50_ms, summary.p99_ms)}{measured}")
     typer.echo(f"lag            {text(last.lag)} at the end")
     typer.echo(f"late           {text(last.late)}")
     typer.echo(f"duplicates     {text(last.duplicates)}")
@@ -115,14 +121,22 @@ def _print_summary(summary: DemoSummary, prepared: PreparedReplay) -> None:
     typer.echo("  streamlens replay --new-run --speed 86400  a day a second; then `streamlens worker` beside it")
 
 
+def _title_width() -> int:
+    """So that two titles and their counts fit on a line of the terminal; what is piped is not cut for one."""
+    if not is_terminal():
+        return _TITLE_WIDTH
+    return max(12, min(_TITLE_WIDTH, (shutil.get_terminal_size().columns - _BESIDE_TITLES) // 2))
+
+
 def _print_popular(summary: DemoSummary, prepared: PreparedReplay) -> None:
     from streamlens.demo import YEAR_S
 
     movies = prepared.dataset.movies()
+    width = _title_width()
 
     def name(movie_id: int) -> str:
         title = movies[movie_id].title if movie_id in movies else f"movie {movie_id}"
-        return title if len(title) <= _TITLE_WIDTH else f"{title[: _TITLE_WIDTH - 3]}..."
+        return title if len(title) <= width else f"{title[: width - 3]}..."
 
     now = [(name(movie.movie_id), movie.n_ratings) for movie in summary.popular]
     before = [(name(movie.movie_id), movie.n_ratings) for movie in summary.popular_a_year_ago]

@@ -27,6 +27,9 @@ def list_topics(run: options.RunId = None, bus: options.Bus = None, as_json: opt
     if as_json:
         print_json(rows)
         return
+    if not rows:
+        typer.echo("no topics yet")
+        return
     print_table(
         ["topic", "partition", "first", "end", "records"],
         [[row["topic"], p["partition"], p["start"], p["end"], p["records"]] for row in rows for p in row["partitions"]],
@@ -46,6 +49,9 @@ def lag(run: options.RunId = None, bus: options.Bus = None, as_json: options.Jso
     rows = asyncio.run(_lag(options.find_target(run, bus=bus)))
     if as_json:
         print_json(rows)
+        return
+    if not rows:
+        typer.echo("no consumer group has committed anything yet")
         return
     columns = ["group", "topic", "partition", "committed", "end", "lag"]
     print_table(columns, [[row[name] for name in columns] for row in rows])

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import errno
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -56,6 +58,7 @@ def test_help_waits_for_nothing_heavy() -> None:
         "import sys; from streamlens.cli.app import run; run(['--help']); print(sorted(sys.modules), file=sys.stderr)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "'typer'" in done.stderr
     for module in ("numpy", "faust", "duckdb", "sqlalchemy", "pydantic", "structlog"):
         assert f"'{module}'" not in done.stderr
 
@@ -75,6 +78,7 @@ def test_the_version_is_shown(capsys: Capture) -> None:
         (["topics", "tail", "ratings", "--limit", "0"], "--limit"),
         (["features", "user", "everybody"], "'ID'"),
         (["bench", "luck"], "luck"),
+        (["bench", "replay", "--events", "0"], "--events"),
     ],
 )
 def test_a_wrong_command_line_is_one_line_with_where_to_look(
@@ -137,6 +141,33 @@ def test_a_mistake_in_the_settings_file_is_one_line(workplace: Path, capsys: Cap
     assert "did you mean replay.speed?" in failure(capsys, "status")
 
 
+def test_a_settings_file_that_is_no_text_is_one_line(workplace: Path, capsys: Capture) -> None:
+    (workplace / "streamlens.toml").write_bytes(b"\xff\xfe")
+
+    assert "streamlens.toml: not valid TOML" in failure(capsys, "status")
+
+
+def test_a_file_in_place_of_the_runs_is_one_line(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    (workplace / "file").touch()
+    monkeypatch.setenv("STREAMLENS_VAR", "file")
+
+    for command in ("status", "replay", "demo"):
+        assert "STREAMLENS_VAR: var: expected a folder" in failure(capsys, command)
+
+
+def test_a_folder_that_cannot_be_written_is_for_the_user_to_mend(
+    monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    def refused(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", "var")
+
+    monkeypatch.setattr(Path, "mkdir", refused)
+
+    assert "var: Permission denied; run in a folder" in failure(capsys, "replay", "--data", "synthetic:ratings=100")
+
+
 def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object, **__: object) -> None:
         raise ZeroDivisionError
@@ -145,3 +176,10 @@ def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
 
     with pytest.raises(ZeroDivisionError):
         run(["status"])
+
+
+def test_a_short_benchmark_measures_as_many_events_as_asked_for(capsys: Capture) -> None:
+    assert run(["bench", "replay", "--events", "2000", "--json"]) == 0
+    figures = json.loads(capsys.readouterr().out)
+    assert figures["events"] == 2_000
+    assert figures["events_per_s"] > 0

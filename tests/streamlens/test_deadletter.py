@@ -138,3 +138,11 @@ def test_no_dead_letters_are_no_error(bus_url: str, capsys: Capture) -> None:
     assert listed(bus_url, capsys)["total"] == 0
     assert run(["deadletter", "replay", "--bus", bus_url]) == 0
     assert "none to publish" in capsys.readouterr().out
+
+
+def test_what_a_terminal_would_obey_is_shown_as_text(bus_url: str, capsys: Capture) -> None:
+    publish(bus_url, [letter(0, "rating: no", "\x1b[2Jgone\nnext")])
+
+    assert run(["deadletter", "list", "--bus", bus_url]) == 0
+
+    assert "\\x1b[2Jgone\\nnext" in capsys.readouterr().out
