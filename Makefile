@@ -8,7 +8,7 @@ PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(VENV)/bin/python -m pip
 BENCHMARKS := pipeline replay latency store memory
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format bench lock clean
+.PHONY: help setup demo test check format bench picture lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,6 +32,9 @@ format: $(STAMP) ## format the code and mend what the linter can
 
 bench: $(STAMP) ## measure throughput, latency and memory
 	@set -e; for name in $(BENCHMARKS); do $(VENV)/bin/streamlens bench $$name; done
+
+picture: $(STAMP) ## record docs/images/demo.svg from a demo
+	@$(VENV)/bin/python docs/record_demo.py
 
 lock: ## pin the newest versions that pyproject.toml allows
 	@rm -rf build/lock && $(PYTHON) -m venv build/lock

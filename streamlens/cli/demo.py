@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 __all__ = ["print_summary", "progress_table", "register"]
 
 _TITLE_WIDTH = 44
+_NAME_WIDTH = 13
+"""Of the longest name, dead-lettered: table and summary align."""
 _BESIDE_TITLES = 20
 """Columns that the two counts and the gaps take on a line with two titles."""
 
@@ -89,7 +91,9 @@ def progress_table(now: DemoProgress) -> Table:
     from rich.progress_bar import ProgressBar
     from rich.table import Table
 
-    table = Table(title="StreamLens", show_header=False, min_width=60)
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="cyan", width=_NAME_WIDTH)
+    table.add_column()
     for name, value in _rows(now):
         table.add_row(name, value)
     table.add_row("progress", ProgressBar(total=max(now.total, 1), completed=now.applied, width=40))
