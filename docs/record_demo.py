@@ -76,9 +76,10 @@ def main() -> int:
         prepared = prepare_run(settings, new_run=True)
         summary = run_until_signal(lambda stopping: run_demo(prepared, stopping, show))
         said = io.StringIO()
-        with redirect_stdout(said):
-            print_summary(summary, prepared)
-    if not (summary.completed and summary.report.ok and tables):
+        if summary is not None:
+            with redirect_stdout(said):
+                print_summary(summary, prepared)
+    if summary is None or not (summary.completed and summary.report.ok and tables):
         print("the demo did not end well: no picture", file=sys.stderr)  # noqa: T201
         return 1
 

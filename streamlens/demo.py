@@ -16,6 +16,7 @@ from streamlens.presence import announced
 from streamlens.replay_run import PreparedReplay
 from streamlens.run_status import features_status, latest_metrics
 from streams.bus import Bus, open_bus
+from streams.errors import StoreMissing
 from streams.events import DAY_S, RATINGS
 from streams.topics import run_topics
 
@@ -119,9 +120,10 @@ class _Watch:
 
 async def run_demo(
     prepared: PreparedReplay, stopping: asyncio.Event, show: Callable[[DemoProgress], None]
-) -> DemoSummary:
+) -> DemoSummary | None:
     """Replay ``prepared`` and keep its features until its end, or until ``stopping`` is set; then verify.
 
+    None where it was stopped before there was a store, so that nothing can be said of it.
     Raises ChildFailed with what the replayer or the worker said when either ends early.
     """
     run = prepared.run
@@ -131,7 +133,7 @@ async def run_demo(
 
 async def _replay_and_verify(
     prepared: PreparedReplay, stopping: asyncio.Event, show: Callable[[DemoProgress], None]
-) -> DemoSummary:
+) -> DemoSummary | None:
     run = prepared.run
     async with open_bus(run.bus_url) as bus:
         await bus.create_topics(*run_topics(prepared.options.partitions))
@@ -146,7 +148,12 @@ async def _replay_and_verify(
         last = await watch.look()
         show(last)
         ended = time.monotonic()
-        report = await verify(bus, run.store_url)
+        try:
+            report = await verify(bus, run.store_url)
+        except StoreMissing:
+            if completed:
+                raise
+            return None
     with FeatureReader(run.store_url) as reader:
         clock = reader.clock()
         popular = reader.popular(YEAR_S, k=_POPULAR)

@@ -51,6 +51,9 @@ def demo(
         typer.echo(prepared.describe())
         with _live_table() as show:
             summary = run_until_signal(lambda stopping: run_demo(prepared, stopping, show))
+        if summary is None:
+            typer.echo("stopped before anything was stored")
+            return
         print_summary(summary, prepared)
         if not summary.report.ok:
             raise typer.Exit(1)

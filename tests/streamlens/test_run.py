@@ -321,6 +321,15 @@ def test_demo_stops_with_its_children_on_a_signal(dataset: str) -> None:
     assert (status["replayer"], status["worker"]) == (None, None)
 
 
+def test_a_demo_that_is_stopped_before_there_is_a_store_ends_well(dataset: str) -> None:
+    with background("demo", "--data", dataset, "--rate", "20") as demo:
+        wait_for(lambda: any(Path("var/runs").glob("*/bus.db")), demo)
+        demo.send_signal(signal.SIGINT)
+        out, err = demo.communicate(timeout=DEADLINE_S)
+    assert (demo.returncode, "streamlens: " in err) == (0, False), err
+    assert "stopped before anything was stored" in out or "(stopped early)" in out
+
+
 def test_a_killed_demo_takes_its_children_along(dataset: str) -> None:
     with background("demo", "--data", dataset, "--rate", "20") as demo:
         wait_for(lambda: applied() > 0, demo)
