@@ -46,6 +46,9 @@ def worker(
         async def main(stopping: asyncio.Event) -> None:
             target = await once_there(find, stopping, options.say_waiting)
             if target is not None:
+                if target.run and target.run.info.completed_at and not (run or until_end or quiet):
+                    next_run = "`streamlens replay` begins another, which needs a worker started after it"
+                    typer.echo(f"run {target.run_id} is already published in full; {next_run}", err=True)
                 await _work(target, stopping, until_end, rebuild, quiet)
 
         run_until_signal(main, with_parent=with_parent)

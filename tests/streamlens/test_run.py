@@ -178,6 +178,11 @@ class TestFinishedRun:
         assert "FAILED" in out
         assert "movie_id=8" in out
 
+    def test_a_worker_of_a_complete_run_says_what_the_next_one_needs(self) -> None:
+        with background("worker") as worker:
+            assert worker.stderr is not None
+            assert "is already published in full" in worker.stderr.readline()
+
     def test_rebuild_makes_the_store_anew(self) -> None:
         store = as_json("status")["store"].removeprefix("sqlite:///")
         with sqlite3.connect(store) as connection:
