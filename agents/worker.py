@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Coroutine
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import structlog
@@ -15,6 +15,8 @@ from agents.features import FEATURES, create_features_app
 from agents.ingest import FeatureIngest
 from agents.outbox import drain_outbox, publish_outbox
 from agents.telemetry import FeatureMetrics, publish_metrics
+from featurestore.catalogue import Catalogue
+from featurestore.view_settings import ViewSettings
 from featurestore.writer import FeatureWriter
 from streams.bus import Bus, open_bus
 from streams.errors import BusError, StoreUnavailable
@@ -30,14 +32,18 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class WorkerOptions:
-    """What a worker runs on, and how. ``linger_s``: how long small fetches are held apart, for fewer transactions."""
+    """What a worker runs on, and how.
+
+    catalogue: the movies, None for those the store was built with. linger_s: how long small fetches are held apart,
+    for fewer transactions.
+    """
 
     bus_url: str
     store_url: str
     run_id: str = ""
     partitions: int = 4
-    lateness_s: int = 86_400
-    session_gap_s: int = 1_800
+    views: ViewSettings = field(default_factory=ViewSettings)
+    catalogue: Catalogue | None = None
     flush_records: int = 100_000
     linger_s: float = 0.01
     store_patience_s: float = 30.0
@@ -53,8 +59,8 @@ class FeatureWorker:
             agent=FEATURES,
             topic=RATINGS,
             run_id=options.run_id,
-            lateness_s=options.lateness_s,
-            session_gap_s=options.session_gap_s,
+            views=options.views,
+            catalogue=options.catalogue,
         )
         self.ingest = FeatureIngest(writer, store_patience_s=options.store_patience_s)
         self.metrics = FeatureMetrics(self.ingest)

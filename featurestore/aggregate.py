@@ -12,6 +12,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import numpy.typing as npt
 
+from featurestore.catalogue import Catalogue
+from featurestore.decay import Float64s, day_weights, forward_weights
 from featurestore.schema import HISTORY_BLOCK_SIZE, HISTORY_DTYPE
 from streams.batch import NO_IDENTITY, InvalidRecord, RatingBatch
 from streams.events import DAY_S, HOUR_S
@@ -31,6 +33,7 @@ __all__ = [
     "item_totals",
     "last_session",
     "merge_users",
+    "taste_sums",
 ]
 
 Bools = npt.NDArray[np.bool_]
@@ -68,15 +71,32 @@ class Accepted:
     def __len__(self) -> int:
         return len(self.timestamp)
 
+    @classmethod
+    def of_history(cls, user_id: Int64s, ratings: npt.NDArray[np.void]) -> Accepted:
+        """Ratings as the history holds them, HISTORY_DTYPE (n,), and whose each is, as if on one partition."""
+        return cls(
+            partition=np.zeros(len(user_id), np.int64),
+            user_id=user_id,
+            movie_id=ratings["movie_id"].astype(np.int64),
+            half_stars=ratings["half_stars"].astype(np.int64),
+            timestamp=ratings["timestamp"].astype(np.int64),
+            late=ratings["late"].astype(bool),
+        )
+
+    def where(self, keep: Bools) -> Accepted:
+        """The ratings where ``keep``, bool (n,), is True."""
+        return Accepted(*(getattr(self, name)[keep] for name in self.__dataclass_fields__))
+
+    def on_one_partition(self) -> Accepted:
+        """The same ratings as if all had come on partition 0."""
+        return replace(self, partition=np.zeros(len(self), np.int64))
+
     @staticmethod
     def concat(parts: list[Accepted]) -> Accepted:
         if len(parts) == 1:
             return parts[0]
         return Accepted(
-            *(
-                np.concatenate([getattr(part, name) for part in parts])
-                for name in ("partition", "user_id", "movie_id", "half_stars", "timestamp", "late")
-            )
+            *(np.concatenate([getattr(part, name) for part in parts]) for name in Accepted.__dataclass_fields__)
         )
 
 
@@ -172,7 +192,7 @@ class BucketSums:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ItemTotals:
-    """All-time sums per (movie, partition), sorted by them; columns of shape (n,)."""
+    """All-time sums per (movie, partition), sorted by them; columns of shape (n,). decayed: of day weights."""
 
     movie_id: Int64s
     partition: Int64s
@@ -180,6 +200,7 @@ class ItemTotals:
     half_stars: Int64s
     first_rated: Int64s
     last_rated: Int64s
+    decayed: Float64s
 
 
 def bucket_sums(ratings: Accepted) -> tuple[BucketSums, BucketSums]:
@@ -212,7 +233,7 @@ def bucket_sums(ratings: Accepted) -> tuple[BucketSums, BucketSums]:
     return sums(ratings.timestamp // HOUR_S), sums(ratings.timestamp // DAY_S)
 
 
-def item_totals(ratings: Accepted) -> ItemTotals:
+def item_totals(ratings: Accepted, half_life_days: float) -> ItemTotals:
     """All-time sums that ``ratings`` add to each movie."""
     order = np.lexsort((ratings.partition, ratings.movie_id))
     movie, partition = ratings.movie_id[order], ratings.partition[order]
@@ -226,6 +247,7 @@ def item_totals(ratings: Accepted) -> ItemTotals:
         half_stars=np.add.reduceat(ratings.half_stars[order], start),
         first_rated=np.minimum.reduceat(timestamp, start),
         last_rated=np.maximum.reduceat(timestamp, start),
+        decayed=np.add.reduceat(day_weights(timestamp // DAY_S, half_life_days), start),
     )
 
 
@@ -285,6 +307,13 @@ def group_by_user(ratings: Accepted, session_gap_s: int) -> tuple[UserTotals, In
         session_n=end - session_at,
     )
     return totals, order, start
+
+
+def taste_sums(ratings: Accepted, order: Int64s, n: Int64s, half_life_days: float, catalogue: Catalogue) -> Float64s:
+    """Forward-weighted count and half-star sum per genre, (groups, genres, 2), of :func:`group_by_user`'s groups."""
+    weights = forward_weights(ratings.timestamp[order], half_life_days)
+    group = np.repeat(np.arange(len(n)), n)
+    return catalogue.genre_sums(group, len(n), ratings.movie_id[order], ratings.half_stars[order], weights)
 
 
 def merge_users(stored: UserTotals, known: Bools, added: UserTotals, session_gap_s: int) -> tuple[UserTotals, Int64s]:

@@ -7,86 +7,42 @@ transaction.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Self
+from functools import cached_property, lru_cache
+from typing import Any, NamedTuple, Self
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from featurestore.aggregate import Bools, last_session
-from featurestore.schema import HISTORY_DTYPE
-from featurestore.sqlite import connect_reader, database_path, store_errors
+from featurestore.aggregate import Accepted
+from featurestore.catalogue import Catalogue
+from featurestore.decay import age_scale, day_weights
+from featurestore.features import (
+    WINDOWS_S,
+    History,
+    ItemFeatures,
+    ItemSums,
+    PopularItem,
+    UserFeatures,
+    UserSums,
+    item_features,
+    user_features,
+    user_sums,
+)
+from featurestore.schema import HISTORY_DTYPE, TASTE_DTYPE
+from featurestore.sqlite import connect_reader, database_path, read_catalogue, store_errors
+from featurestore.view_settings import ViewSettings
+from streams.dataset import Movie
 from streams.events import DAY_S, HOUR_S
 from streams.records import Int64s
 
-__all__ = ["WINDOWS_S", "AppliedOffset", "FeatureReader", "History", "ItemFeatures", "PopularItem", "UserFeatures"]
+__all__ = ["AppliedOffset", "FeatureReader"]
 
-Float64s = npt.NDArray[np.float64]
-
-WINDOWS_S = {"1h": HOUR_S, "1d": DAY_S, "7d": 7 * DAY_S, "28d": 28 * DAY_S}
-"""The rolling windows, by name, in seconds of event time."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class UserFeatures:
-    """Columns of shape (n,), one row per user asked for; users without ratings are not ``known`` and hold zeros.
-
-    mean_rating: stars, NaN for unknown users. first_rated, last_rated, session_start: seconds since the epoch. The
-    session is the last one in event time: ratings with gaps under the store's session gap (30 minutes by default).
-    """
-
-    user_id: Int64s
-    known: Bools
-    n_ratings: Int64s
-    mean_rating: Float64s
-    first_rated: Int64s
-    last_rated: Int64s
-    session_start: Int64s
-    session_n: Int64s
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class ItemFeatures:
-    """Columns of shape (n,), one row per movie asked for; ``window_n`` and ``window_mean`` by window name.
-
-    Means are in stars, NaN where nothing was rated. last_rated is exact now, and as of T the start of the last hour
-    in which the movie was rated. ``as_of`` is the event time that the windows end at.
-    """
-
-    movie_id: Int64s
-    known: Bools
-    n_ratings: Int64s
-    mean_rating: Float64s
-    first_rated: Int64s
-    last_rated: Int64s
-    window_n: dict[str, Int64s]
-    window_mean: dict[str, Float64s]
-    as_of: int
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class History:
-    """A user's ratings as columns of shape (n,), in event time; late: arrived beyond the lateness bound."""
-
-    timestamp: Int64s
-    movie_id: Int64s
-    rating: Float64s
-    late: Bools
-
-    def __len__(self) -> int:
-        return len(self.timestamp)
-
-
-@dataclass(frozen=True, slots=True)
-class PopularItem:
-    """A movie and its ratings within a window; ``mean_rating`` in stars."""
-
-    movie_id: int
-    n_ratings: int
-    mean_rating: float
+_Ratings = npt.NDArray[np.void]
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,9 +74,25 @@ def _hours_of(day: int) -> range:
     return range(day * 24, day * 24 + 24)
 
 
-def _mean(half_stars: Int64s, n: Int64s) -> Float64s:
-    mean: Float64s = np.divide(half_stars / 2.0, n, out=np.full(len(n), np.nan), where=n > 0)
-    return mean
+_NO_TOTALS = (0, 0, 0, 0, 0.0)
+
+
+class _ItemRow(NamedTuple):
+    movie_id: int
+    n: int
+    half_stars: int
+    first_rated: int
+    last_rated: int
+    decayed: float
+    windows: list[tuple[int, int]]
+
+
+def _item_columns(rows: Sequence[_ItemRow]) -> ItemSums:
+    numbers = np.array([row[:5] for row in rows], np.int64).reshape(-1, 5)
+    windows = np.array([row.windows for row in rows], np.int64).reshape(-1, len(WINDOWS_S), 2)
+    decayed = np.array([row.decayed for row in rows], np.float64)
+    movie_id, n, half_stars, first_rated, last_rated = numbers.T
+    return ItemSums(movie_id, n, half_stars, first_rated, last_rated, decayed, windows[:, :, 0], windows[:, :, 1])
 
 
 class FeatureReader:
@@ -130,9 +102,9 @@ class FeatureReader:
         self.path = database_path(url)
         self._connection = connect_reader(self.path)
         with store_errors(self.path):
-            rows = self._connection.execute("SELECT key, value FROM meta").fetchall()
-        self.settings: dict[str, str] = dict(rows)
-        """What the store was built with: schema_version, lateness_s, session_gap_s."""
+            meta: dict[str, str] = dict(self._connection.execute("SELECT key, value FROM meta").fetchall())
+        self.settings = ViewSettings.from_meta(meta)
+        """What the store's views are computed with."""
 
     def __enter__(self) -> Self:
         return self
@@ -159,7 +131,7 @@ class FeatureReader:
             finally:
                 self._connection.execute("ROLLBACK")
 
-    def _rows(self, sql: str, *arguments: object) -> list[tuple[int, ...]]:
+    def _rows(self, sql: str, *arguments: object) -> list[tuple[Any, ...]]:
         with store_errors(self.path):
             return self._connection.execute(sql, arguments).fetchall()
 
@@ -181,14 +153,24 @@ class FeatureReader:
         ((size,),) = self._rows("SELECT count(*) FROM outbox")
         return int(size)
 
+    # Movies
+
+    @cached_property
+    def catalogue(self) -> Catalogue:
+        """The movies the store was built with; read once."""
+        with store_errors(self.path):
+            return read_catalogue(self._connection)
+
+    def movies(self, movie_ids: Sequence[int]) -> dict[int, Movie]:
+        """Title, year and genres of those of the movies that the store was built with."""
+        known = self.catalogue.movies
+        return {movie_id: known[movie_id] for movie_id in movie_ids if movie_id in known}
+
     # Users
 
     def history(self, user_id: int, before: int | None = None) -> History:
         """The user's ratings with a timestamp below ``before`` (all of them by default), oldest first."""
-        blocks = self._rows("SELECT ratings FROM user_history WHERE user_id = ? ORDER BY partition, block", user_id)
-        ratings = np.frombuffer(b"".join(block for (block,) in blocks), HISTORY_DTYPE)  # type: ignore[misc]
-        if before is not None:
-            ratings = ratings[ratings["timestamp"] < before]
+        _, ratings = self._histories([user_id], before)
         ratings = ratings[np.lexsort((ratings["movie_id"], ratings["timestamp"]))]
         return History(
             timestamp=ratings["timestamp"].astype(np.int64),
@@ -197,47 +179,55 @@ class FeatureReader:
             late=ratings["late"].astype(bool),
         )
 
+    def _histories(self, user_ids: Iterable[int], before: int | None) -> tuple[Int64s, _Ratings]:
+        """All ratings of the users below ``before``, in log order: whose each is (n,), and HISTORY_DTYPE (n,)."""
+        blocks = self._rows(
+            "SELECT user_id, ratings FROM user_history WHERE user_id IN (SELECT value FROM json_each(?))"
+            " ORDER BY user_id, partition, block",
+            _json(set(user_ids)),
+        )
+        ratings = np.frombuffer(b"".join([block for _, block in blocks]), HISTORY_DTYPE)
+        owners = np.fromiter((user_id for user_id, _ in blocks), np.int64, len(blocks))
+        owner = np.repeat(owners, [len(block) // HISTORY_DTYPE.itemsize for _, block in blocks])
+        if before is not None:
+            wanted = ratings["timestamp"] < before
+            owner, ratings = owner[wanted], ratings[wanted]
+        return owner, ratings
+
     def get_user_features(self, user_ids: Sequence[int] | Int64s, as_of: int | None = None) -> UserFeatures:
         """Features of each user, now or as of an event time (exact: from the history before it)."""
         wanted = np.asarray(user_ids, np.int64)
-        users = wanted.tolist()
         with self.snapshot():
-            rows = self._user_rows(users) if as_of is None else self._user_rows_as_of(users, as_of)
-        nothing = (0,) * 6
-        values = np.array([rows.get(u, nothing) for u in users], np.int64).reshape(-1, 6)
-        n = values[:, 0]
-        return UserFeatures(
-            user_id=wanted,
-            known=n > 0,
-            n_ratings=n,
-            mean_rating=_mean(values[:, 1], n),
-            first_rated=values[:, 2],
-            last_rated=values[:, 3],
-            session_start=values[:, 4],
-            session_n=values[:, 5],
-        )
+            if as_of is None:
+                sums, end = self._user_sums(wanted.tolist()), self.clock()
+            else:
+                sums, end = self._user_sums_from_history(wanted.tolist(), as_of), as_of
+            return user_features(wanted, sums, self._genres, end)
 
-    def _user_rows(self, user_ids: Sequence[int]) -> dict[int, tuple[int, ...]]:
-        rows: dict[int, tuple[int, ...]] = {}
-        for user_id, *row in self._rows(
-            "SELECT user_id, n, half_stars, first_rated, last_rated, session_start, session_n FROM users"
-            " WHERE user_id IN (SELECT value FROM json_each(?))",
+    def _user_sums(self, user_ids: Iterable[int]) -> UserSums:
+        rows = self._rows(
+            "SELECT user_id, n, half_stars, first_rated, last_rated, session_start, session_n, taste FROM users"
+            " WHERE user_id IN (SELECT value FROM json_each(?)) ORDER BY user_id",
             _json(user_ids),
-        ):
-            rows[user_id] = tuple(row) if user_id not in rows else self._row_from_history(user_id, None)
-        return rows
+        )
+        numbers = np.array([row[:7] for row in rows], np.int64).reshape(-1, 7)
+        if len(set(numbers[:, 0].tolist())) < len(rows):
+            # Ratings on several partitions: every sum could be added up, but a session may span them.
+            return self._user_sums_from_history(user_ids, None)
+        taste = np.frombuffer(b"".join([row[7] for row in rows]), TASTE_DTYPE)
+        user_id, n, half_stars, first_rated, last_rated, session_start, session_n = numbers.T
+        taste = taste.reshape(len(rows), len(self._genres), 2)
+        return UserSums(user_id, n, half_stars, first_rated, last_rated, session_start, session_n, taste)
 
-    def _user_rows_as_of(self, user_ids: Sequence[int], as_of: int) -> dict[int, tuple[int, ...]]:
-        return {user_id: self._row_from_history(user_id, as_of) for user_id in set(user_ids)}
+    def _user_sums_from_history(self, user_ids: Iterable[int], before: int | None) -> UserSums:
+        owner, ratings = self._histories(user_ids, before)
+        return user_sums(Accepted.of_history(owner, ratings), self.settings, self.catalogue)
 
-    def _row_from_history(self, user_id: int, before: int | None) -> tuple[int, ...]:
-        """A user's row from their history: as of a time, or when their ratings came on several partitions."""
-        history = self.history(user_id, before)
-        if not len(history):
-            return (0,) * 6
-        session = last_session(history.timestamp, int(self.settings["session_gap_s"]))
-        half_stars = int((history.rating * 2).sum())
-        return (len(history), half_stars, int(history.timestamp[0]), int(history.timestamp[-1]), *session)
+    @cached_property
+    def _genres(self) -> tuple[str, ...]:
+        with store_errors(self.path):
+            found = self._connection.execute("SELECT DISTINCT genres FROM movies").fetchall()
+        return tuple(sorted({genre for (genres,) in found for genre in json.loads(genres)}))
 
     def user_ids(self, limit: int) -> list[int]:
         """The lowest ``limit`` ids of users with ratings."""
@@ -248,23 +238,15 @@ class FeatureReader:
     def get_item_features(self, movie_ids: Sequence[int] | Int64s, as_of: int | None = None) -> ItemFeatures:
         """Features of each movie, now or as of an event time."""
         wanted = np.asarray(movie_ids, np.int64)
-        movies = wanted.tolist()
         with self.snapshot():
             end = self._now_hour() if as_of is None else as_of // HOUR_S
-            totals = [self._item_totals(m) if as_of is None else self._item_totals_as_of(m, end) for m in movies]
-            windows = [self._item_windows(m, end) for m in movies]
-        total = np.array(totals, np.int64).reshape(-1, 4)
-        window = np.array(windows, np.int64).reshape(-1, len(WINDOWS_S), 2)
-        return ItemFeatures(
-            movie_id=wanted,
-            known=total[:, 0] > 0,
-            n_ratings=total[:, 0],
-            mean_rating=_mean(total[:, 1], total[:, 0]),
-            first_rated=total[:, 2],
-            last_rated=total[:, 3],
-            window_n={name: window[:, i, 0] for i, name in enumerate(WINDOWS_S)},
-            window_mean={name: _mean(window[:, i, 1], window[:, i, 0]) for i, name in enumerate(WINDOWS_S)},
+            rows = [self._item_sums(m, end, now=as_of is None) for m in np.unique(wanted).tolist()]
+        return item_features(
+            wanted,
+            _item_columns([row for row in rows if row.n]),
             as_of=end * HOUR_S,
+            end_day=-(-end // 24) if as_of is None else end // 24,
+            half_life_days=self.settings.popularity_half_life_days,
         )
 
     def movie_ids(self, limit: int) -> list[int]:
@@ -275,24 +257,33 @@ class FeatureReader:
         """The hour after the running one, so that windows which end at it hold the running bucket."""
         return self.clock() // HOUR_S + 1
 
-    def _item_totals(self, movie_id: int) -> tuple[int, ...]:
-        ((n, half_stars, first, last),) = self._rows(
-            "SELECT sum(n), sum(half_stars), min(first_rated), max(last_rated) FROM items WHERE movie_id = ?", movie_id
-        )
-        return (n, half_stars, first, last) if n else (0, 0, 0, 0)
+    def _item_sums(self, movie_id: int, end_hour: int, *, now: bool) -> _ItemRow:
+        totals = self._item_totals(movie_id) if now else self._item_totals_as_of(movie_id, end_hour)
+        return _ItemRow(movie_id, *totals, self._item_windows(movie_id, end_hour))
 
-    def _item_totals_as_of(self, movie_id: int, end_hour: int) -> tuple[int, ...]:
+    def _item_totals(self, movie_id: int) -> tuple[int, int, int, int, float]:
+        (row,) = self._rows(
+            "SELECT sum(n), sum(half_stars), min(first_rated), max(last_rated), sum(decayed) FROM items"
+            " WHERE movie_id = ?",
+            movie_id,
+        )
+        return row if row[0] else _NO_TOTALS
+
+    def _item_totals_as_of(self, movie_id: int, end_hour: int) -> tuple[int, int, int, int, float]:
         """Whole days before the last one, then its hours: one look-up per bucket, since the bucket leads the key."""
-        _, _, first_rated, last_rated = self._item_totals(movie_id)
+        _, _, first_rated, last_rated, _ = self._item_totals(movie_id)
         end_day = end_hour // 24
         if not first_rated or first_rated // HOUR_S >= end_hour:
-            return (0, 0, 0, 0)
+            return _NO_TOTALS
         last_day = min(end_day - 1, last_rated // DAY_S)
         days = self._buckets("item_days", "day", movie_id, range(first_rated // DAY_S, last_day + 1))
         hours = self._buckets("item_hours", "hour", movie_id, range(end_day * 24, end_hour))
         latest = hours or self._buckets("item_hours", "hour", movie_id, _hours_of(max(day for day, *_ in days)))
         n = sum(row[1] for row in (*days, *hours))
-        return (n, sum(row[2] for row in (*days, *hours)), first_rated, max(hour for hour, *_ in latest) * HOUR_S)
+        half_stars = sum(row[2] for row in (*days, *hours))
+        weights = day_weights(np.array([day for day, *_ in days], np.int64), self.settings.popularity_half_life_days)
+        decayed = float(weights @ np.array([count for _, count, _ in days], np.float64))
+        return (n, half_stars, first_rated, max(hour for hour, *_ in latest) * HOUR_S, decayed)
 
     def _item_windows(self, movie_id: int, end_hour: int) -> list[tuple[int, int]]:
         """(n, half stars) per window that ends where ``end_hour`` begins: whole days inside, hours at both edges."""
@@ -334,4 +325,31 @@ class FeatureReader:
                 " GROUP BY movie_id ORDER BY sum(n) DESC, sum(half_stars) DESC, movie_id LIMIT ?",
                 *(end_day - window_s // DAY_S, end_day, k),
             )
-        return [PopularItem(movie_id, n, half_stars / 2 / n) for movie_id, n, half_stars in rows]
+        return [PopularItem(movie_id, n, half_stars / 2 / n, n) for movie_id, n, half_stars in rows]
+
+    def popular_decayed(self, as_of: int | None = None, k: int = 10) -> list[PopularItem]:
+        """The ``k`` movies of the highest decayed popularity, now or over the whole days before ``as_of``'s own."""
+        half_life = self.settings.popularity_half_life_days
+
+        @lru_cache(maxsize=64)  # the rows come day by day
+        def day_weight(day: int) -> float:
+            return float(day_weights(np.array([day]), half_life)[0])
+
+        with self.snapshot():
+            if as_of is None:
+                end_day = self.clock() // DAY_S + 1
+                rows = self._rows(
+                    "SELECT movie_id, sum(n), sum(half_stars), sum(decayed) AS score FROM items"
+                    " GROUP BY movie_id ORDER BY score DESC, movie_id LIMIT ?",
+                    k,
+                )
+            else:
+                end_day = as_of // DAY_S
+                self._connection.create_function("day_weight", 1, day_weight, deterministic=True)
+                rows = self._rows(
+                    "SELECT movie_id, sum(n), sum(half_stars), sum(n * day_weight(day)) AS score FROM item_days"
+                    " WHERE day < ? GROUP BY movie_id ORDER BY score DESC, movie_id LIMIT ?",
+                    *(end_day, k),
+                )
+        scale = age_scale(end_day, half_life)
+        return [PopularItem(movie_id, n, half / 2 / n, score * scale) for movie_id, n, half, score in rows]

@@ -8,31 +8,36 @@ Counts and sums of half stars are integers, so any order of adding gives the sam
 from __future__ import annotations
 
 import numpy as np
-from sqlalchemy import BigInteger, Boolean, Column, Index, Integer, LargeBinary, MetaData, String, Table, Text
+from sqlalchemy import BigInteger, Boolean, Column, Double, Index, Integer, LargeBinary, MetaData, String, Table, Text
 
 __all__ = [
     "HISTORY_BLOCK_SIZE",
     "HISTORY_DTYPE",
     "SCHEMA_VERSION",
+    "TASTE_DTYPE",
     "applied",
     "item_days",
     "item_hours",
     "items",
     "meta",
     "metadata",
+    "movies",
     "outbox",
     "sources",
     "user_history",
     "users",
 ]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 HISTORY_BLOCK_SIZE = 1024
 """Ratings in a full history block: an append rewrites at most one block of 18 KiB."""
 
 HISTORY_DTYPE = np.dtype([("timestamp", "<i8"), ("movie_id", "<i8"), ("half_stars", "u1"), ("late", "u1")])
 """One rating within ``user_history.ratings``: packed, little-endian, 18 bytes."""
+
+TASTE_DTYPE = np.dtype("<f8")
+"""``users.taste``: sums of forward weights, genre by genre in the order of the catalogue's ``genres``."""
 
 metadata = MetaData()
 
@@ -52,7 +57,7 @@ def _name(name: str) -> Column[str]:
 meta = Table(
     "meta",
     metadata,
-    _name("key"),  # schema_version, lateness_s, session_gap_s
+    _name("key"),  # schema_version, the ViewSettings by name, and `catalogue`: the fingerprint of `movies`
     Column("value", Text, nullable=False),
     sqlite_with_rowid=False,
 )
@@ -76,6 +81,17 @@ applied = Table(
     _int("emitted", "0"),  # records written to the outbox so far: their event_id
     _int("published_ms", "0"),  # publishing time of the last record applied
     _int("applied_ms", "0"),  # wall time of the last transaction
+    sqlite_with_rowid=False,
+)
+
+# Movie metadata, written with the store: users' taste depends on the genres.
+movies = Table(
+    "movies",
+    metadata,
+    _key("movie_id"),
+    Column("title", Text, nullable=False),
+    Column("year", Integer),
+    Column("genres", Text, nullable=False),  # a JSON list
     sqlite_with_rowid=False,
 )
 
@@ -122,6 +138,7 @@ items = Table(
     _int("half_stars"),
     _int("first_rated"),
     _int("last_rated"),
+    Column("decayed", Double, nullable=False),  # sum of day_weights, relative to LANDMARK
     sqlite_with_rowid=False,
 )
 
@@ -137,6 +154,7 @@ users = Table(
     _int("last_rated"),
     _int("session_start"),
     _int("session_n"),
+    Column("taste", LargeBinary, nullable=False),  # TASTE_DTYPE, (genres, 2): weighted count and half-star sum of each
     sqlite_with_rowid=False,
 )
 

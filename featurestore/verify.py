@@ -10,10 +10,11 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import hashlib
 import json
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,11 +22,20 @@ from typing import Any, TypeVar
 import duckdb
 import numpy as np
 
-from featurestore.schema import HISTORY_BLOCK_SIZE, HISTORY_DTYPE
+from featurestore.schema import HISTORY_BLOCK_SIZE, HISTORY_DTYPE, TASTE_DTYPE
 from featurestore.verify_log import PartitionPass, payload_crc
 from featurestore.verify_report import Mismatch, VerifyReport, ViewReport
-from featurestore.verify_snapshot import SUM_VIEWS, DamagedBlock, Snapshot, scratch_folder, take_snapshot
-from featurestore.verify_views import DEAD_LETTERS, HISTORY, Recomputation
+from featurestore.verify_snapshot import (
+    SUM_VIEWS,
+    Column,
+    DamagedBlock,
+    DamagedTaste,
+    Snapshot,
+    scratch_folder,
+    take_snapshot,
+)
+from featurestore.verify_views import DEAD_LETTERS, DECAY, HISTORY, TASTE, Recomputation
+from featurestore.view_settings import ViewSettings
 from streams.bus import Bus, Consumer, OffsetRange, TopicInfo
 from streams.errors import BusUnavailable, StoreError
 from streams.events import DEADLETTER, RATINGS
@@ -69,15 +79,9 @@ async def verify(
         snapshot = await asyncio.to_thread(take_snapshot, store_url, folder)
         try:
             with snapshot.errors(), _recomputation_errors():
-                settings = snapshot.settings()
-                with Recomputation(
-                    folder,
-                    session_gap_s=int(settings.get("session_gap_s", 1_800)),
-                    memory_limit_mb=memory_limit_mb,
-                    threads=threads,
-                ) as recomputation:
-                    lateness_s = int(settings.get("lateness_s", 86_400))
-                    check = _Check(bus, snapshot, recomputation, agent, topic, lateness_s, on_progress)
+                settings = ViewSettings.from_meta(snapshot.settings())
+                with Recomputation(folder, settings, memory_limit_mb=memory_limit_mb, threads=threads) as recomputation:
+                    check = _Check(bus, snapshot, recomputation, agent, topic, settings.lateness_s, on_progress)
                     report = await check.run()
         finally:
             snapshot.close()
@@ -118,7 +122,8 @@ class _Check:
         self._on_progress = on_progress
         self._applied = snapshot.applied(agent, topic)
         self._total = 0
-        views = ("applied", "sources", *SUM_VIEWS, HISTORY, DEAD_LETTERS)
+        self._genres: list[str] = []
+        views = ("applied", "sources", "movies", *SUM_VIEWS, DECAY, TASTE, HISTORY, DEAD_LETTERS)
         self._report = VerifyReport({view: ViewReport() for view in views})
 
     async def run(self) -> VerifyReport:
@@ -134,6 +139,7 @@ class _Check:
                 )
         self._total = sum(until.values())
         letters_are_whole = await self._read_letters()
+        await self._in_thread(self._read_movies)
         partitions = await self._in_thread(self._snapshot.partitions)
         for partition in sorted(partitions | {tp.partition for tp in held}):
             tp = TopicPartition(self._topic, partition)
@@ -217,6 +223,21 @@ class _Check:
         table = np.array(found, np.int64).reshape(-1, 3)
         return [np.ascontiguousarray(column) for column in table.T]
 
+    def _read_movies(self) -> None:
+        """Taste is recomputed with the store's movies, so these must be the ones whose fingerprint it was given."""
+        rows = [
+            [movie_id, title, year, json.loads(genres)] for movie_id, title, year, genres in self._snapshot.movies()
+        ]
+        text = json.dumps(rows, ensure_ascii=False, separators=(",", ":"))
+        found, expected = hashlib.sha256(text.encode()).hexdigest(), self._snapshot.settings().get("catalogue", "none")
+        view = self._view("movies")
+        view.rows += len(rows)
+        if found != expected:
+            view.add(Mismatch({"movies": len(rows)}, {"fingerprint": expected}, {"fingerprint": found}))
+        self._genres = sorted({genre for row in rows for genre in row[3]})
+        number = {genre: i for i, genre in enumerate(self._genres)}
+        self._recomputation.add_movie_genres([(row[0], number[genre]) for row in rows for genre in row[3]])
+
     # The comparisons
 
     def _compare_applied(
@@ -260,6 +281,14 @@ class _Check:
     def _compare_views(self, partition: int) -> None:
         for view in SUM_VIEWS:
             self._recomputation.compare(view, self._snapshot.rows(view, partition), partition, self._view(view))
+        self._recomputation.compare(DECAY, self._snapshot.decayed(partition), partition, self._view(DECAY))
+        odd: list[DamagedTaste] = []
+        self._recomputation.compare(TASTE, self._taste(partition, odd), partition, self._view(TASTE))
+        for user in odd:
+            size = {"bytes": 2 * len(self._genres) * TASTE_DTYPE.itemsize}
+            self._view(TASTE).add(
+                Mismatch({"partition": partition, "user_id": user.user_id}, size, {"bytes": user.size})
+            )
         damaged: list[DamagedBlock] = []
         self._recomputation.compare(HISTORY, self._history(partition, damaged), partition, self._view(HISTORY))
         for block in damaged:
@@ -267,7 +296,12 @@ class _Check:
             expected = {"bytes": f"{HISTORY_DTYPE.itemsize} for each of 1 to {HISTORY_BLOCK_SIZE} ratings"}
             self._view(HISTORY).add(Mismatch(key, expected, {"bytes": block.size}))
 
-    def _history(self, partition: int, damaged: list[DamagedBlock]) -> Iterator[list[Int64s]]:
+    def _taste(self, partition: int, damaged: list[DamagedTaste]) -> Iterator[Sequence[Column]]:
+        for columns, unreadable in self._snapshot.taste(partition, len(self._genres)):
+            damaged += unreadable
+            yield columns
+
+    def _history(self, partition: int, damaged: list[DamagedBlock]) -> Iterator[Sequence[Column]]:
         for columns, unreadable in self._snapshot.history(partition):
             damaged += unreadable
             yield columns

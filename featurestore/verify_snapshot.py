@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import chain
@@ -16,19 +16,46 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from featurestore.schema import HISTORY_BLOCK_SIZE, HISTORY_DTYPE, item_days, item_hours, items, user_history, users
+from featurestore.schema import (
+    HISTORY_BLOCK_SIZE,
+    HISTORY_DTYPE,
+    TASTE_DTYPE,
+    item_days,
+    item_hours,
+    items,
+    user_history,
+    users,
+)
 from featurestore.sqlite import connect_reader, database_path, store_errors
 from streams.errors import StoreError
 from streams.records import Int64s
 
-__all__ = ["HISTORY_COLUMNS", "SUM_VIEWS", "DamagedBlock", "Snapshot", "scratch_folder", "take_snapshot"]
+__all__ = [
+    "DECAY_COLUMNS",
+    "HISTORY_COLUMNS",
+    "SUM_VIEWS",
+    "TASTE_COLUMNS",
+    "Column",
+    "DamagedBlock",
+    "DamagedTaste",
+    "Snapshot",
+    "scratch_folder",
+    "take_snapshot",
+]
+
+Column = Int64s | npt.NDArray[np.float64]
 
 SUM_VIEWS = {
-    table.name: tuple(c.name for c in table.columns if c.name != "partition")
+    table.name: tuple(c.name for c in table.columns if c.name not in ("partition", "decayed", "taste"))
     for table in (item_hours, item_days, items, users)
 }
-"""The columns of each view that is a table of integers, its key first; one partition is looked at at a time."""
+"""The integer columns of each view that is a table of sums, its key first; one partition is looked at at a time."""
+
+DECAY_COLUMNS = ("movie_id", "decayed")
+TASTE_COLUMNS = ("user_id", "genre", "n", "half_stars")
+"""``users.taste`` unpacked: ``genre`` counts in the catalogue's order; n and half_stars are weighted sums."""
 
 HISTORY_COLUMNS = ("user_id", "position", "timestamp", "movie_id", "half_stars", "late")
 """A history block unpacked: ``position`` counts a user's ratings in log order from 0."""
@@ -43,6 +70,14 @@ class DamagedBlock:
 
     user_id: int
     block: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class DamagedTaste:
+    """A user whose taste is not two numbers for each genre."""
+
+    user_id: int
     size: int
 
 
@@ -89,12 +124,41 @@ class Snapshot:
         ):
             yield value
 
-    def rows(self, view: str, partition: int) -> Iterator[list[Int64s]]:
+    def rows(self, view: str, partition: int) -> Iterator[Sequence[Int64s]]:
         """One partition of a view of SUM_VIEWS, page by page, as one array per column."""
         columns = SUM_VIEWS[view]
         cursor = self.connection.execute(f"SELECT {', '.join(columns)} FROM {view} WHERE partition = ?", (partition,))
         while page := cursor.fetchmany(_PAGE_ROWS):
             yield self._integers(view, page, len(columns))
+
+    def movies(self) -> list[tuple[int, str, int | None, str]]:
+        """The ``movies`` table, by rising id."""
+        return self._all("SELECT movie_id, title, year, genres FROM movies ORDER BY movie_id")
+
+    def decayed(self, partition: int) -> Iterator[Sequence[Column]]:
+        """``items.decayed`` of one partition as DECAY_COLUMNS, page by page."""
+        cursor = self.connection.execute("SELECT movie_id, decayed FROM items WHERE partition = ?", (partition,))
+        while page := cursor.fetchmany(_PAGE_ROWS):
+            movie_id, decayed = zip(*page, strict=True)
+            yield [np.array(movie_id, np.int64), np.array(decayed, np.float64)]
+
+    def taste(self, partition: int, n_genres: int) -> Iterator[tuple[Sequence[Column], list[DamagedTaste]]]:
+        """``users.taste`` of one partition as TASTE_COLUMNS, page by page, genres of no weight left out; and the
+        users whose taste has another size."""
+        size = 2 * n_genres * TASTE_DTYPE.itemsize
+        cursor = self.connection.execute("SELECT user_id, taste FROM users WHERE partition = ?", (partition,))
+        while page := cursor.fetchmany(_PAGE_BLOCKS):
+            whole: list[tuple[int, bytes]] = []
+            damaged: list[DamagedTaste] = []
+            for user_id, taste in page:
+                if isinstance(taste, bytes) and len(taste) == size:
+                    whole.append((user_id, taste))
+                else:
+                    damaged.append(DamagedTaste(user_id, len(taste) if isinstance(taste, bytes | str) else 0))
+            sums = np.frombuffer(b"".join([taste for _, taste in whole]), TASTE_DTYPE).reshape(len(whole), n_genres, 2)
+            user, genre = np.nonzero(sums.any(axis=2))
+            ids = np.array([user_id for user_id, _ in whole], np.int64)
+            yield [ids[user], genre.astype(np.int64), sums[user, genre, 0], sums[user, genre, 1]], damaged
 
     def history(self, partition: int) -> Iterator[tuple[list[Int64s], list[DamagedBlock]]]:
         """One partition of ``user_history``, unpacked to HISTORY_COLUMNS page by page, and what cannot be unpacked."""

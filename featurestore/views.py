@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sqlite3
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -11,7 +12,9 @@ import numpy as np
 
 from featurestore.aggregate import (
     Accepted,
+    Bools,
     BucketSums,
+    ItemTotals,
     UserTotals,
     bucket_sums,
     group_by_user,
@@ -19,20 +22,26 @@ from featurestore.aggregate import (
     item_totals,
     last_session,
     merge_users,
+    taste_sums,
 )
-from featurestore.schema import HISTORY_DTYPE
+from featurestore.catalogue import Catalogue
+from featurestore.decay import Float64s
+from featurestore.schema import HISTORY_DTYPE, TASTE_DTYPE
 from featurestore.sqlite import insert_rows
+from featurestore.view_settings import ViewSettings
 from streams.records import Int64s
 
 __all__ = ["Views"]
 
 _ADD_SUMS = "ON CONFLICT DO UPDATE SET n = n + excluded.n, half_stars = half_stars + excluded.half_stars"
 _ADD_TOTALS = (
-    f"{_ADD_SUMS}, first_rated = min(first_rated, excluded.first_rated),"
+    f"{_ADD_SUMS}, decayed = decayed + excluded.decayed, first_rated = min(first_rated, excluded.first_rated),"
     " last_rated = max(last_rated, excluded.last_rated)"
 )
 _USER_COLUMNS = ("n", "half_stars", "first_rated", "last_rated", "session_start", "session_n")
-_REPLACE_USER = "ON CONFLICT DO UPDATE SET " + ", ".join(f"{name} = excluded.{name}" for name in _USER_COLUMNS)
+_REPLACE_USER = "ON CONFLICT DO UPDATE SET " + ", ".join(
+    f"{name} = excluded.{name}" for name in (*_USER_COLUMNS, "taste")
+)
 _APPEND_BLOCK = (
     "INSERT INTO user_history VALUES (?, ?, ?, ?)"
     " ON CONFLICT DO UPDATE SET ratings = CAST(ratings || excluded.ratings AS BLOB)"  # || alone gives text
@@ -46,27 +55,31 @@ class Views:
     ratings: Accepted
     hours: BucketSums
     days: BucketSums
+    items: ItemTotals
     users: UserTotals
+    taste: Float64s
     order: Int64s
     start: Int64s
 
     @classmethod
-    def of(cls, ratings: Accepted, session_gap_s: int) -> Views:
+    def of(cls, ratings: Accepted, settings: ViewSettings, catalogue: Catalogue) -> Views:
         hours, days = bucket_sums(ratings)
-        users, order, start = group_by_user(ratings, session_gap_s)
-        return cls(ratings, hours, days, users, order, start)
+        items = item_totals(ratings, settings.popularity_half_life_days)
+        users, order, start = group_by_user(ratings, settings.session_gap_s)
+        taste = taste_sums(ratings, order, users.n, settings.taste_half_life_days, catalogue)
+        return cls(ratings, hours, days, items, users, taste, order, start)
 
     def write(self, connection: sqlite3.Connection, session_gap_s: int) -> None:
         for table, sums in (("item_hours", self.hours), ("item_days", self.days)):
             columns = [sums.bucket, sums.movie_id, sums.partition, sums.n, sums.half_stars]
             insert_rows(connection, table, columns, _ADD_SUMS)
-        items = item_totals(self.ratings)
-        columns = [items.movie_id, items.partition, items.n, items.half_stars, items.first_rated, items.last_rated]
-        insert_rows(connection, "items", columns, _ADD_TOTALS)
+        items = self.items
+        totals = [items.movie_id, items.partition, items.n, items.half_stars, items.first_rated, items.last_rated]
+        insert_rows(connection, "items", [*totals, items.decayed.tolist()], _ADD_TOTALS)
         self._write_users(connection, session_gap_s)
 
     def _write_users(self, connection: sqlite3.Connection, session_gap_s: int) -> None:
-        stored, known = _read_users(connection, self.users)
+        stored, known, stored_taste = _read_users(connection, self.users, self.taste.shape)
         merged, unsettled = merge_users(stored, known, self.users, session_gap_s)
         n_before = merged.n - self.users.n
         self._append_history(connection, n_before)
@@ -79,6 +92,7 @@ class Views:
             [
                 *(merged.user_id, merged.partition, merged.n, merged.half_stars),
                 *(merged.first_rated, merged.last_rated, merged.session_start, merged.session_n),
+                [row.tobytes() for row in (stored_taste + self.taste).astype(TASTE_DTYPE)],
             ],
             _REPLACE_USER,
         )
@@ -98,22 +112,24 @@ class Views:
 
 
 def _read_users(
-    connection: sqlite3.Connection, wanted: UserTotals
-) -> tuple[UserTotals, np.ndarray[tuple[int], np.dtype[np.bool_]]]:
-    """The stored rows of the wanted (user, partition)s, aligned with them, and which of them exist."""
+    connection: sqlite3.Connection, wanted: UserTotals, taste_shape: tuple[int, ...]
+) -> tuple[UserTotals, Bools, Float64s]:
+    """The stored rows of the wanted (user, partition)s, aligned with them, which of them exist, and their taste."""
     distinct = msgspec.json.encode(np.unique(wanted.user_id).tolist()).decode()
     rows = connection.execute(
-        f"SELECT user_id, partition, {', '.join(_USER_COLUMNS)} FROM users"
+        f"SELECT user_id, partition, taste, {', '.join(_USER_COLUMNS)} FROM users"
         " WHERE user_id IN (SELECT value FROM json_each(?))",
         (distinct,),
     ).fetchall()
     found = {(row[0], row[1]): row[2:] for row in rows}
-    nothing = (0,) * len(_USER_COLUMNS)
+    nothing = (bytes(math.prod(taste_shape[1:]) * TASTE_DTYPE.itemsize), *(0,) * len(_USER_COLUMNS))
     keys = list(zip(wanted.user_id.tolist(), wanted.partition.tolist(), strict=True))
     known = np.fromiter((key in found for key in keys), bool, len(keys))
-    values = np.array([found.get(key, nothing) for key in keys], np.int64).reshape(len(keys), len(_USER_COLUMNS))
+    stored = [found.get(key, nothing) for key in keys]
+    values = np.array([row[1:] for row in stored], np.int64).reshape(len(keys), len(_USER_COLUMNS))
     columns = {name: values[:, i] for i, name in enumerate(_USER_COLUMNS)}
-    return replace(wanted, **columns), known
+    taste = np.frombuffer(b"".join([row[0] for row in stored]), TASTE_DTYPE).reshape(taste_shape)
+    return replace(wanted, **columns), known, taste
 
 
 def _read_timestamps(connection: sqlite3.Connection, user_id: int, partition: int) -> Int64s:

@@ -17,7 +17,9 @@ from typing import NamedTuple, Self
 import msgspec
 
 from featurestore.aggregate import Accepted, Cursor, accept
-from featurestore.sqlite import connect_writer, database_path, store_errors
+from featurestore.catalogue import Catalogue
+from featurestore.sqlite import connect_writer, database_path, read_catalogue, store_errors
+from featurestore.view_settings import ViewSettings
 from featurestore.views import Views
 from streams.batch import InvalidRecord, RatingBatch
 from streams.bus import OffsetRange, TopicInfo
@@ -66,24 +68,23 @@ class FeatureWriter:
         agent: str,
         topic: str,
         run_id: str = "",
-        lateness_s: int = 86_400,
-        session_gap_s: int = 1_800,
+        views: ViewSettings | None = None,
+        catalogue: Catalogue | None = None,
         wall_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ) -> None:
         self.path = database_path(url)
         self.agent = agent
         self.topic = topic
         self.run_id = run_id
-        self.lateness_s = lateness_s
-        self.session_gap_s = session_gap_s
+        self.views = views or ViewSettings()
         self._wall_ms = wall_ms
         self._cursors: dict[int, Cursor] = {}
         self._epochs: dict[int, int] = {}
-        settings = {"lateness_s": lateness_s, "session_gap_s": session_gap_s}
-        self._connection = connect_writer(self.path, settings)
+        self._connection = connect_writer(self.path, self.views, catalogue or Catalogue())
         try:
             self._inode = self.path.stat().st_ino
-            self._check_settings(settings)
+            self._check_settings()
+            self.catalogue = self._check_catalogue(catalogue)
         except BaseException:
             self._connection.close()
             raise
@@ -97,16 +98,29 @@ class FeatureWriter:
     def close(self) -> None:
         self._connection.close()
 
-    def _check_settings(self, settings: Mapping[str, int]) -> None:
-        """A store is built with one lateness bound and one session gap: other ones would give other views."""
+    def _check_settings(self) -> None:
+        """A store is built with one lateness bound, one session gap and so on: other ones would give other views."""
         with store_errors(self.path):
-            for key, value in settings.items():
+            for key, value in self.views.as_meta().items():
                 (kept,) = self._connection.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
-                if kept != str(value):
+                if kept != value:
                     raise ConfigError(
                         f"feature store {self.path}: built with {key} = {kept}, asked for {value}; "
                         f"set {key} = {kept}, or {_REBUILD}"
                     )
+
+    def _check_catalogue(self, given: Catalogue | None) -> Catalogue:
+        """The movies the store was built with, which are those ``given``."""
+        with store_errors(self.path):
+            (kept,) = self._connection.execute("SELECT value FROM meta WHERE key = 'catalogue'").fetchone()
+            if given is None:
+                return read_catalogue(self._connection)
+            if given.fingerprint == kept:
+                return given
+        raise ConfigError(
+            f"feature store {self.path}: built with other movies (titles, years or genres) than the dataset has now; "
+            f"restore the dataset, or {_REBUILD}"
+        )
 
     # Taking partitions over
 
@@ -183,7 +197,7 @@ class FeatureWriter:
         letters: list[tuple[bytes, bytes]] = []
         for batch in batches:
             before = cursors[batch.partition]
-            accepted, after, invalid = accept(batch, before, lateness_s=self.lateness_s)
+            accepted, after, invalid = accept(batch, before, lateness_s=self.views.lateness_s)
             cursors[batch.partition] = after
             parts.append(accepted)
             letters += self._dead_letters(batch, before, invalid)
@@ -191,11 +205,11 @@ class FeatureWriter:
         before_all = [self._cursors[p] for p in changed]
         if changed:
             ratings = Accepted.concat(parts)
-            views = Views.of(ratings, self.session_gap_s) if len(ratings) else None
+            views = Views.of(ratings, self.views, self.catalogue) if len(ratings) else None
             with store_errors(self.path), transaction(self._connection) as connection:
                 self._move_cursors(connection, [cursors[p] for p in changed])
                 if views is not None:
-                    views.write(connection, self.session_gap_s)
+                    views.write(connection, self.views.session_gap_s)
                 rows = [(self.agent, DEADLETTER, key, value) for key, value in letters]
                 connection.executemany("INSERT INTO outbox (agent, topic, record_key, value) VALUES (?, ?, ?, ?)", rows)
             self._cursors = cursors

@@ -9,7 +9,8 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from featurestore.reader import FeatureReader, PopularItem
+from featurestore.features import PopularItem
+from featurestore.reader import FeatureReader
 from featurestore.verify import VerifyReport, verify
 from streamlens.children import Child, running
 from streamlens.presence import announced

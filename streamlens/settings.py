@@ -20,6 +20,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from featurestore.decay import MIN_HALF_LIFE_DAYS
 from streams.errors import ConfigError
 from streams.topics import MAX_PARTITIONS
 
@@ -61,6 +62,10 @@ class FeatureSettings(BaseModel):
     """A rating older than the last boundary tick by more than this is late."""
     session_gap_s: Annotated[int, Field(gt=0)] = 1_800
     """A user's session ends where no rating follows for this long."""
+    popularity_half_life_days: Annotated[float, Field(ge=MIN_HALF_LIFE_DAYS)] = 365.0
+    """After how many days a rating counts half in a movie's decayed popularity."""
+    taste_half_life_days: Annotated[float, Field(ge=MIN_HALF_LIFE_DAYS)] = 365.0
+    """After how many days a rating counts half in a user's taste."""
     flush_records: Annotated[int, Field(gt=0)] = 100_000
     """Most events in one transaction under backlog; more is faster, and takes more memory."""
     linger_ms: Annotated[float, Field(ge=0, le=1_000)] = 10.0

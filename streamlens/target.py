@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from featurestore.catalogue import Catalogue
 from streamlens.settings import Settings, load_settings
 from streamlens.waiting import NothingYet
 from streams.bus import Bus, open_bus
@@ -68,6 +69,13 @@ class Target:
                 f"the bus {url}; `streamlens replay` makes it",
             )
         return open_bus(url)
+
+    def catalogue(self) -> Catalogue | None:
+        """The movies of the run's data; None where there is no run, or its data is no longer there."""
+        try:
+            return Catalogue(open_movies(self.data).values()) if self.data else None
+        except DataError:
+            return None
 
     def titles(self) -> dict[int, str]:
         """Movie titles by id; none where the data of the run is no longer there, since titles only adorn."""

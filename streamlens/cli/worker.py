@@ -89,6 +89,7 @@ async def _work(target: Target, stopping: asyncio.Event, until_end: bool, rebuil
 
 def _worker_options(target: Target) -> WorkerOptions:
     from agents.worker import WorkerOptions
+    from featurestore.view_settings import ViewSettings
 
     wanted = target.settings.features
     return WorkerOptions(
@@ -96,8 +97,13 @@ def _worker_options(target: Target) -> WorkerOptions:
         store_url=target.store_url,
         run_id=target.run_id,
         partitions=target.partitions,
-        lateness_s=wanted.lateness_s,
-        session_gap_s=wanted.session_gap_s,
+        views=ViewSettings(
+            lateness_s=wanted.lateness_s,
+            session_gap_s=wanted.session_gap_s,
+            popularity_half_life_days=wanted.popularity_half_life_days,
+            taste_half_life_days=wanted.taste_half_life_days,
+        ),
+        catalogue=target.catalogue(),
         flush_records=wanted.flush_records,
         linger_s=wanted.linger_ms / 1_000,
     )

@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from featurestore.catalogue import Catalogue
 from featurestore.sqlite import connect_reader, connect_writer
+from featurestore.view_settings import ViewSettings
 from streams.errors import StoreError, StoreMissing
 
 
@@ -21,7 +23,7 @@ def test_a_store_whose_tables_are_still_to_come_is_missing(tmp_path: Path) -> No
     with pytest.raises(StoreMissing):
         connect_reader(path)
 
-    connect_writer(path, {}).close()
+    connect_writer(path, ViewSettings(), Catalogue()).close()
     connect_reader(path).close()
 
 

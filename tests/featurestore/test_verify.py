@@ -18,9 +18,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Table
 
+from featurestore.catalogue import Catalogue
 from featurestore.schema import (
     HISTORY_BLOCK_SIZE,
     HISTORY_DTYPE,
+    TASTE_DTYPE,
     applied,
     item_days,
     item_hours,
@@ -30,9 +32,11 @@ from featurestore.schema import (
     users,
 )
 from featurestore.verify import VerifyReport, verify
+from featurestore.view_settings import ViewSettings
 from featurestore.writer import FeatureWriter
 from streams.batch import decode_ratings
 from streams.bus import Bus, TopicSpec, open_bus
+from streams.dataset import Movie
 from streams.errors import ConfigError, StoreError
 from streams.events import DAY_S, DEADLETTER, RATINGS, DeadLetter, Rating, Tick
 from streams.records import RecordBatch, TopicPartition
@@ -42,6 +46,15 @@ NOW_MS = 1_700_000_000_000
 PARTITIONS = 2
 
 Record = tuple[int, bytes]
+
+CATALOGUE = Catalogue(
+    [
+        Movie(10, "Ten (1990)", 1990, ("Comedy", "Drama")),
+        Movie(11, "Élève (2001)", 2001, ("Drama",)),
+        Movie(12, "No genre", None, ()),  # 13 is not in it at all
+        *(Movie(100 + n, f"Number {n}", None, ("Comedy", "War")[: n % 3]) for n in range(7)),
+    ]
+)
 
 
 def rating(
@@ -108,6 +121,7 @@ class World:
         return batches
 
     async def writer(self, **options: Any) -> FeatureWriter:
+        options = {"catalogue": CATALOGUE} | options
         writer = FeatureWriter(self.url, agent="features", topic=RATINGS, run_id="run", **options)
         writer.assign((await self.bus.topics())[RATINGS], await self.bus.offsets(RATINGS))
         return writer
@@ -234,7 +248,7 @@ async def test_a_batch_that_straddles_the_applied_offset_is_cut_there(empty: Wor
 
 async def test_lateness_and_session_gap_are_the_stores_own(empty: World) -> None:
     await empty.publish(small_log())
-    await empty.ingest(lateness_s=0, session_gap_s=60)
+    await empty.ingest(views=ViewSettings(lateness_s=0, session_gap_s=60))
     assert (await empty.verify()).ok
     assert empty.query("SELECT late FROM applied WHERE partition = 0") == [(2,)]
 
@@ -242,11 +256,13 @@ async def test_lateness_and_session_gap_are_the_stores_own(empty: World) -> None
 # Faults
 
 VIEWS: tuple[Table, ...] = (item_hours, item_days, items, users)
+BESIDE = {"items": ("item_decay",), "users": ("user_taste",)}
+"""Views that are other columns of the same table."""
 FAULTS = [
     (table, column.name)
     for table in (*VIEWS, sources, applied)
     for column in table.columns
-    if column.name not in ("agent", "topic", "epoch", "applied_ms", "source", "log_id")
+    if column.name not in ("agent", "topic", "epoch", "applied_ms", "source", "log_id", "decayed", "taste")
     and not (table is applied and column.name == "partition")
 ]
 
@@ -266,14 +282,16 @@ async def test_a_wrong_value_is_found_in_each_column_of_each_view(world: World, 
     assert not report.ok
     assert table.name in faulty(report)
     if table is not applied:  # a shifted key is a row too few and a row too many
-        assert faulty(report) == {table.name: 2 if column in table.primary_key.columns else 1}
+        is_key = column in table.primary_key.columns
+        assert faulty(report).pop(table.name) == (2 if is_key else 1)
+        assert faulty(report).keys() == {table.name, *(BESIDE.get(table.name, ()) if is_key else ())}
 
 
 @pytest.mark.parametrize("table", [*VIEWS, sources, user_history], ids=lambda table: table.name)
 async def test_a_missing_row_is_found(world: World, table: Table) -> None:
     assert world.sql(f"DELETE FROM {table.name} WHERE {one_row_of(table)}") == 1
     report = await world.verify()
-    assert list(faulty(report)) == [table.name]
+    assert faulty(report).keys() == {table.name, *BESIDE.get(table.name, ())}
     assert all(example.found is None for example in report.views[table.name].examples)
 
 
@@ -282,8 +300,40 @@ async def test_a_row_too_many_is_found_even_if_all_its_sums_are_zero(world: Worl
     zeros = ", ".join("0" for _ in table.columns)
     world.sql(f"INSERT INTO {table.name} VALUES ({zeros})")
     report = await world.verify()
-    assert faulty(report) == {table.name: 1}
+    assert faulty(report).pop(table.name) == 1
+    assert faulty(report).keys() == {table.name, *BESIDE.get(table.name, ())}
     assert report.views[table.name].examples[0].expected is None
+
+
+async def test_a_decayed_sum_off_by_a_millionth_is_found_and_one_within_rounding_is_not(world: World) -> None:
+    world.sql("UPDATE items SET decayed = decayed * (1 + 1e-12)")
+    assert (await world.verify()).ok
+    world.sql("UPDATE items SET decayed = decayed * (1 + 1e-6) WHERE movie_id = 10")
+    assert faulty(await world.verify()) == {"item_decay": 1}
+
+
+@pytest.mark.parametrize(
+    "change", [lambda sums: sums * (1 + 1e-6), lambda sums: sums[::-1], lambda sums: sums * np.nan], ids=str
+)
+async def test_another_taste_is_found(world: World, change: Callable[[np.ndarray], np.ndarray]) -> None:
+    (taste,) = world.query("SELECT taste FROM users WHERE user_id = 3")[0]
+    changed = change(np.frombuffer(taste, TASTE_DTYPE).reshape(-1, 2))
+    world.sql("UPDATE users SET taste = ? WHERE user_id = 3", np.ascontiguousarray(changed).tobytes())
+    assert faulty(await world.verify()).keys() == {"user_taste"}
+
+
+async def test_a_damaged_taste_is_found_and_named(world: World) -> None:
+    world.sql("UPDATE users SET taste = x'00' WHERE user_id = 2")
+    view = (await world.verify()).views["user_taste"]
+    assert view.examples[-1].key == {"partition": 0, "user_id": 2}
+    assert "expected bytes=48, found bytes=1" in str(view.examples[-1])
+
+
+async def test_other_movies_are_found(world: World) -> None:
+    world.sql("UPDATE movies SET title = 'Eleven' WHERE movie_id = 11")
+    assert faulty(await world.verify()) == {"movies": 1}
+    world.sql("UPDATE movies SET genres = '[\"War\"]' WHERE movie_id = 11")
+    assert faulty(await world.verify()).keys() == {"movies", "user_taste"}
 
 
 async def test_a_source_too_many_is_found(world: World) -> None:
@@ -371,7 +421,7 @@ async def test_a_lost_event_is_found_in_every_view_that_misses_it(empty: World) 
     await empty.publish(small_log())
     await empty.ingest(without_the_second)
     assert faulty(await empty.verify()).keys() >= {
-        *("applied", "item_hours", "item_days", "items", "users", "user_history")
+        *("applied", "item_hours", "item_days", "items", "item_decay", "users", "user_taste", "user_history")
     }
 
 
@@ -382,7 +432,7 @@ async def test_an_event_applied_twice_is_found_in_every_view_that_has_it(empty: 
     await empty.publish(small_log()[:16])
     await empty.ingest(with_a_fact_twice)
     assert faulty(await empty.verify()).keys() == {
-        *("applied", "item_hours", "item_days", "items", "users", "user_history")
+        *("applied", "item_hours", "item_days", "items", "item_decay", "users", "user_taste", "user_history")
     }
 
 
