@@ -6,7 +6,7 @@ import tempfile
 from typing import Any
 
 from streamlens.bench.processes import in_fresh_process, rss_mb
-from streamlens.bench.workload import drain, fill_log
+from streamlens.bench.workload import drain, fill_log, world
 
 __all__ = ["run"]
 
@@ -17,17 +17,17 @@ def run(events: int = 10_000_000) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="streamlens-bench-") as folder:
         bus_url = f"sqlite:///{folder}/bus.db"
         in_fresh_process(fill_log, bus_url, events)
-        return in_fresh_process(_measure, bus_url, f"sqlite:///{folder}/features.db", early)
+        return in_fresh_process(_measure, bus_url, f"sqlite:///{folder}/features.db", world(events), early)
 
 
-def _measure(bus_url: str, store_url: str, early: int) -> dict[str, Any]:
+def _measure(bus_url: str, store_url: str, dataset: str, early: int) -> dict[str, Any]:
     at_early: list[float] = []
 
     def watch(applied: int) -> None:
         if applied >= early and not at_early:
             at_early.append(rss_mb())
 
-    drained = drain(bus_url, store_url, watch)
+    drained = drain(bus_url, store_url, dataset, watch)
     after = rss_mb()
     return {
         "events": drained.ratings,

@@ -8,7 +8,7 @@ from typing import Any
 
 from streamlens.bench.plain_loop import plain_events_per_s
 from streamlens.bench.processes import in_fresh_process
-from streamlens.bench.workload import drain, fill_log
+from streamlens.bench.workload import drain, fill_log, world
 
 __all__ = ["run"]
 
@@ -20,9 +20,9 @@ def run(events: int = 1_000_000, rounds: int = 3) -> dict[str, Any]:
         bus_url = f"sqlite:///{folder}/bus.db"
         in_fresh_process(fill_log, bus_url, events)
         for turn in range(rounds):
-            plain.append(in_fresh_process(plain_events_per_s, bus_url))
+            plain.append(in_fresh_process(plain_events_per_s, bus_url, world(events)))
             # A group of its own per round is not needed: the store's applied offset decides, and the store is new.
-            drained.append(in_fresh_process(drain, bus_url, f"sqlite:///{folder}/features-{turn}.db"))
+            drained.append(in_fresh_process(drain, bus_url, f"sqlite:///{folder}/features-{turn}.db", world(events)))
     rates = [d.ratings / d.seconds for d in drained]
     ratios = [rate / loop for rate, loop in zip(rates, plain, strict=True)]
     return {

@@ -12,12 +12,15 @@ from collections import defaultdict
 
 import msgspec
 
+from featurestore.decay import LANDMARK
 from streams.bus import open_bus
+from streams.dataset import open_movies
 from streams.events import DAY_S, HOUR_S, RATINGS, RatingsRecord
 
 __all__ = ["plain_events_per_s"]
 
 _SESSION_GAP_S = 1_800
+_HALF_LIFE_S = 365 * DAY_S
 
 
 async def _values(bus_url: str) -> list[bytes]:
@@ -29,14 +32,19 @@ async def _values(bus_url: str) -> list[bytes]:
     return values
 
 
-def plain_events_per_s(bus_url: str) -> float:
-    """Ratings per second of the plain loop over the whole log, which is read into memory before the clock starts."""
+def plain_events_per_s(bus_url: str, dataset: str) -> float:
+    """Ratings per second of the plain loop over the whole log, which is read into memory before the clock starts.
+
+    dataset: the name of the ratings' dataset, whose movies the loop looks up genres in.
+    """
     values = asyncio.run(_values(bus_url))
+    genres = {movie.movie_id: movie.genres for movie in open_movies(dataset).values()}
     decode = msgspec.json.Decoder(RatingsRecord).decode
     hours: defaultdict[tuple[int, int], list[float]] = defaultdict(lambda: [0, 0.0])
     days: defaultdict[tuple[int, int], list[float]] = defaultdict(lambda: [0, 0.0])
     items: dict[int, list[float]] = {}
     users: dict[int, list[float]] = {}
+    taste: defaultdict[tuple[int, str], list[float]] = defaultdict(lambda: [0.0, 0.0])
     history: defaultdict[int, list[tuple[int, int, float]]] = defaultdict(list)
     ratings = 0
     began = time.perf_counter()
@@ -54,11 +62,12 @@ def plain_events_per_s(bus_url: str) -> float:
         bucket[1] += stars
         item = items.get(movie)
         if item is None:
-            items[movie] = [1, stars, t, t]
+            items[movie] = [1, stars, t, t, 2.0 ** ((t // DAY_S * DAY_S - LANDMARK) / _HALF_LIFE_S)]
         else:
             item[0] += 1
             item[1] += stars
             item[3] = t
+            item[4] += 2.0 ** ((t // DAY_S * DAY_S - LANDMARK) / _HALF_LIFE_S)
         row = users.get(user)
         if row is None:
             users[user] = [1, stars, t, t, t, 1]
@@ -70,5 +79,10 @@ def plain_events_per_s(bus_url: str) -> float:
             else:
                 row[4], row[5] = t, 1
             row[3] = t
+        weight = 2.0 ** ((t - LANDMARK) / _HALF_LIFE_S)
+        for genre in genres[movie]:
+            liked = taste[user, genre]
+            liked[0] += weight
+            liked[1] += weight * stars
         history[user].append((t, movie, stars))
     return ratings / (time.perf_counter() - began)

@@ -11,7 +11,7 @@ import numpy as np
 
 from featurestore.reader import FeatureReader
 from streamlens.bench.processes import in_fresh_process
-from streamlens.bench.workload import drain, fill_log
+from streamlens.bench.workload import drain, fill_log, world
 from streams.errors import ConfigError, StoreError
 
 __all__ = ["run"]
@@ -24,7 +24,7 @@ def run(events: int = 2_000_000) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="streamlens-bench-") as folder:
         bus_url, store_url = f"sqlite:///{folder}/bus.db", f"sqlite:///{folder}/features.db"
         in_fresh_process(fill_log, bus_url, events)
-        worker = multiprocessing.get_context("spawn").Process(target=drain, args=(bus_url, store_url))
+        worker = multiprocessing.get_context("spawn").Process(target=drain, args=(bus_url, store_url, world(events)))
         worker.start()
         users, movies = _warm(store_url, worker)
         one, hundred = _read_while_alive(store_url, worker, users, movies)
