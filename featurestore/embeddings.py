@@ -1,0 +1,311 @@
+"""User and item embeddings, versioned by model and time: written whole by training, read by whoever serves.
+
+They lie in a database of their own (``embeddings.db`` beside the feature store), because another process writes them.
+A version is written in one transaction and never changed; its manifest (count, width, SHA-256) proves that what is
+read is what was written.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Self
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+from sqlalchemy import BigInteger, Column, LargeBinary, MetaData, String, Table
+from sqlalchemy.dialects import sqlite
+from sqlalchemy.schema import CreateTable
+
+from featurestore.aggregate import Bools
+from featurestore.sqlite import database_path
+from featurestore.verify_report import Mismatch, ViewReport
+from streams.errors import StoreError, StoreMissing, StoreUnavailable
+from streams.records import Int64s
+from streams.sqlite import sqlite_errors, transaction
+
+__all__ = ["EmbeddingStore", "EmbeddingVersion", "Embeddings", "Kind", "embeddings_url", "verify_embeddings"]
+
+Kind = Literal["user", "item"]
+Float32s = npt.NDArray[np.float32]
+
+_PAGE_VECTORS = 10_000
+_REPAIR = "write the version again, or delete the file and train anew"
+
+metadata = MetaData()
+
+versions = Table(
+    "versions",
+    metadata,
+    Column("kind", String, primary_key=True),
+    Column("model", String, primary_key=True),
+    Column("version", String, primary_key=True),
+    Column("as_of", BigInteger, nullable=False),  # event time: trained on nothing from then on
+    Column("created_ms", BigInteger, nullable=False),  # wall time
+    Column("n", BigInteger, nullable=False),
+    Column("dim", BigInteger, nullable=False),
+    Column("sha256", String, nullable=False),  # over ids and vectors, by rising id
+    sqlite_with_rowid=False,
+)
+
+vectors = Table(
+    "vectors",
+    metadata,
+    Column("kind", String, primary_key=True),
+    Column("model", String, primary_key=True),
+    Column("version", String, primary_key=True),
+    Column("entity_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("vector", LargeBinary, nullable=False),  # float32, little-endian
+    sqlite_with_rowid=False,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddingVersion:
+    """The manifest of one version. ``as_of``: the event time up to which it knows; ``created_ms``: wall time."""
+
+    kind: Kind
+    model: str
+    version: str
+    as_of: int
+    created_ms: int
+    n: int
+    dim: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Embeddings:
+    """One row per id asked for. vectors: float32 (n, dim), zeros where not ``known``; ``version``: where they are from."""
+
+    ids: Int64s
+    known: Bools
+    vectors: Float32s
+    version: EmbeddingVersion
+
+
+def embeddings_url(store_url: str) -> str:
+    """Where the embeddings of the feature store at ``store_url`` are.
+
+    >>> embeddings_url("sqlite:///var/features.db")
+    'sqlite:///var/embeddings.db'
+    """
+    return f"sqlite:///{database_path(store_url).with_name('embeddings.db')}"
+
+
+class EmbeddingStore:
+    """The embeddings at ``url``. Not thread-safe. ``create``: make the database where there is none.
+
+    Raises StoreMissing without ``create`` where nothing was ever written, StoreError where it is damaged.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        create: bool = False,
+        wall_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+    ) -> None:
+        self.path = database_path(url)
+        self._wall_ms = wall_ms
+        if not create and not self.path.exists():
+            raise StoreMissing(f"embeddings {self.path}: none yet; training writes them")
+        with _errors(self.path):
+            self._connection = _connect(self.path, create)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def write(
+        self, kind: Kind, model: str, version: str, ids: Int64s, values: Float32s, *, as_of: int
+    ) -> EmbeddingVersion:
+        """Write a version whole; returns its manifest. The same version again, with the same content, changes nothing.
+
+        ids: int64 (n,), distinct, any order; values: (n, dim), finite. Raises ValueError for other shapes, StoreError
+        where the version exists with other content.
+        """
+        ids, values = _checked(ids, values)
+        n, dim = values.shape
+        manifest = EmbeddingVersion(kind, model, version, as_of, self._wall_ms(), n, dim, _digest(ids, values))
+        with _errors(self.path), transaction(self._connection) as connection:
+            kept = self._manifest(kind, model, version)
+            if kept is not None:
+                if (kept.sha256, kept.as_of, kept.dim) != (manifest.sha256, as_of, manifest.dim):
+                    raise StoreError(
+                        f"embeddings {self.path}: {kind} version {version} of {model} exists with other content; "
+                        "a version never changes: write another"
+                    )
+                return kept
+            connection.execute(
+                "INSERT INTO versions VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                (kind, model, version, as_of, manifest.created_ms, manifest.n, manifest.dim, manifest.sha256),
+            )
+            rows = ((kind, model, version, i, row.tobytes()) for i, row in zip(ids.tolist(), values, strict=True))
+            connection.executemany("INSERT INTO vectors VALUES (?, ?, ?, ?, ?)", rows)
+        return manifest
+
+    def versions(self, kind: Kind | None = None, model: str | None = None) -> list[EmbeddingVersion]:
+        """The manifests, oldest ``as_of`` first."""
+        with _errors(self.path):
+            rows = self._connection.execute(
+                "SELECT kind, model, version, as_of, created_ms, n, dim, sha256 FROM versions"
+                " WHERE coalesce(kind = ?, true) AND coalesce(model = ?, true) ORDER BY as_of, created_ms, version",
+                (kind, model),
+            ).fetchall()
+        return [EmbeddingVersion(*row) for row in rows]
+
+    def latest(self, kind: Kind, model: str, as_of: int | None = None) -> EmbeddingVersion | None:
+        """The newest version; with ``as_of`` the newest that was trained on nothing from that event time on."""
+        known = [v for v in self.versions(kind, model) if as_of is None or v.as_of <= as_of]
+        return known[-1] if known else None
+
+    def read(
+        self,
+        kind: Kind,
+        model: str,
+        ids: Sequence[int] | Int64s,
+        *,
+        as_of: int | None = None,
+        version: str | None = None,
+    ) -> Embeddings:
+        """The embeddings of ``ids`` in one version: the one named, else the latest as of an event time.
+
+        Raises StoreMissing where there is no such version, StoreError for a vector of another width.
+        """
+        wanted = np.asarray(ids, np.int64)
+        with _errors(self.path), _snapshot(self._connection):
+            manifest = self._manifest(kind, model, version) if version else self.latest(kind, model, as_of)
+            if manifest is None:
+                what = f"version {version}" if version else "version" + (f" as of {as_of}" if as_of is not None else "")
+                raise StoreMissing(f"embeddings {self.path}: no {kind} {what} of {model}; training writes them")
+            rows = self._connection.execute(
+                "SELECT entity_id, vector FROM vectors WHERE kind = ? AND model = ? AND version = ?"
+                " AND entity_id IN (SELECT value FROM json_each(?))",
+                (kind, model, manifest.version, msgspec.json.encode(wanted.tolist()).decode()),
+            ).fetchall()
+        found = dict(rows)
+        size = manifest.dim * np.dtype("<f4").itemsize
+        if any(len(vector) != size for vector in found.values()):
+            raise StoreError(f"embeddings {self.path}: a vector of {model} is not {manifest.dim} wide; {_REPAIR}")
+        nothing = bytes(size)
+        joined = b"".join([found.get(i, nothing) for i in wanted.tolist()])
+        return Embeddings(
+            ids=wanted,
+            known=np.array([i in found for i in wanted.tolist()], bool),
+            vectors=np.frombuffer(joined, "<f4").reshape(len(wanted), manifest.dim).astype(np.float32),
+            version=manifest,
+        )
+
+    def pages(self, manifest: EmbeddingVersion) -> Iterator[list[tuple[int, bytes]]]:
+        """All ids and vectors of one version, by rising id, as they are stored."""
+        cursor = self._connection.execute(
+            "SELECT entity_id, vector FROM vectors WHERE kind = ? AND model = ? AND version = ? ORDER BY entity_id",
+            (manifest.kind, manifest.model, manifest.version),
+        )
+        with _errors(self.path):
+            while page := cursor.fetchmany(_PAGE_VECTORS):
+                yield page
+
+    def _manifest(self, kind: Kind, model: str, version: str) -> EmbeddingVersion | None:
+        return next((v for v in self.versions(kind, model) if v.version == version), None)
+
+
+def verify_embeddings(url: str) -> ViewReport:
+    """Compare every version with its manifest: as many vectors, as wide, of the same content, all of them finite."""
+    report = ViewReport()
+    try:
+        store = EmbeddingStore(url)
+    except StoreMissing:
+        return report
+    with store, _snapshot(store._connection):
+        known = store.versions()
+        for manifest in known:
+            report.rows += manifest.n
+            found = _recount(store, manifest)
+            expected = {"n": manifest.n, "dim": manifest.dim, "sha256": manifest.sha256, "finite": True}
+            differ = {name: value for name, value in expected.items() if found[name] != value}
+            if differ:
+                key = {"kind": manifest.kind, "model": manifest.model, "version": manifest.version}
+                report.add(Mismatch(key, differ, {name: found[name] for name in differ}))
+        stray = store._connection.execute(
+            "SELECT kind, model, version, count(*) FROM vectors GROUP BY kind, model, version"
+        ).fetchall()
+        for kind, model, version, n in stray:
+            if not any((v.kind, v.model, v.version) == (kind, model, version) for v in known):
+                report.rows += n
+                report.add(Mismatch({"kind": kind, "model": model, "version": version}, None, {"n": n}))
+    return report
+
+
+def _recount(store: EmbeddingStore, manifest: EmbeddingVersion) -> dict[str, object]:
+    digest = hashlib.sha256()
+    n, finite = 0, True
+    widths: set[int] = set()
+    for page in store.pages(manifest):
+        n += len(page)
+        widths |= {len(row) // 4 for _, row in page}
+        for entity_id, row in page:
+            digest.update(entity_id.to_bytes(8, "little", signed=True) + row)
+            finite &= len(row) % 4 == 0 and bool(np.isfinite(np.frombuffer(row, "<f4")).all())
+    dim = widths.pop() if len(widths) == 1 else manifest.dim if not widths else -1
+    return {"n": n, "dim": dim, "sha256": digest.hexdigest(), "finite": finite}
+
+
+def _checked(ids: Int64s, values: Float32s) -> tuple[Int64s, Float32s]:
+    """Both by rising id, vectors as little-endian float32."""
+    ids, values = np.asarray(ids, np.int64), np.asarray(values, np.dtype("<f4"))
+    if values.ndim != 2 or ids.shape != values.shape[:1] or values.shape[1] == 0:
+        raise ValueError(f"embeddings: expected ids (n,) and values (n, dim), found {ids.shape} and {values.shape}")
+    order = np.argsort(ids)
+    ids, values = ids[order], values[order]
+    if (np.diff(ids) == 0).any():
+        raise ValueError("embeddings: expected distinct ids, found one twice")
+    if not np.isfinite(values).all():
+        raise ValueError("embeddings: expected finite values, found NaN or infinity; did training diverge?")
+    return ids, values
+
+
+def _digest(ids: Int64s, values: Float32s) -> str:
+    """SHA-256 over (id, vector), packed, by rising id."""
+    rows = np.empty(len(ids), [("id", "<i8"), ("vector", "<f4", (values.shape[1],))])
+    rows["id"], rows["vector"] = ids, values
+    return hashlib.sha256(rows.tobytes()).hexdigest()
+
+
+def _errors(path: Path) -> AbstractContextManager[None]:
+    return sqlite_errors(f"embeddings {path}", unavailable=StoreUnavailable, broken=StoreError, repair=_REPAIR)
+
+
+@contextmanager
+def _snapshot(connection: sqlite3.Connection) -> Iterator[None]:
+    connection.execute("BEGIN")
+    try:
+        yield
+    finally:
+        connection.execute("ROLLBACK")
+
+
+def _connect(path: Path, create: bool) -> sqlite3.Connection:
+    mode = "rwc" if create else "ro"
+    if create:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    connection = sqlite3.connect(
+        f"{path.absolute().as_uri()}?mode={mode}", uri=True, isolation_level=None, check_same_thread=False
+    )
+    if create:
+        connection.execute("PRAGMA journal_mode = wal")
+        for table in metadata.sorted_tables:
+            connection.execute(str(CreateTable(table, if_not_exists=True).compile(dialect=sqlite.dialect())))
+    return connection
