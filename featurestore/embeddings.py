@@ -82,7 +82,7 @@ class EmbeddingVersion:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Embeddings:
-    """One row per id asked for. vectors: float32 (n, dim), zeros where not ``known``; ``version``: where they are from."""
+    """One row per id asked for. vectors: float32 (n, dim), zeros where not ``known``, all of one ``version``."""
 
     ids: Int64s
     known: Bools

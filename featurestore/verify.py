@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 import duckdb
 import numpy as np
 
+from featurestore.embeddings import embeddings_url, verify_embeddings
 from featurestore.schema import HISTORY_BLOCK_SIZE, HISTORY_DTYPE, TASTE_DTYPE
 from featurestore.verify_log import PartitionPass, payload_crc
 from featurestore.verify_report import Mismatch, VerifyReport, ViewReport
@@ -42,6 +43,8 @@ from streams.events import DEADLETTER, RATINGS
 from streams.records import Int64s, RecordBatch, TopicPartition
 
 __all__ = ["Mismatch", "VerifyReport", "ViewReport", "verify"]
+
+EMBEDDINGS = "embeddings"
 
 _FETCH_RECORDS = 10_000
 _PATIENCE_S = 30.0
@@ -65,6 +68,7 @@ async def verify(
     """Recompute the views of ``agent`` from the log and compare them with the store.
 
     Every column of every view is compared, except what only the run itself could know (``epoch``, ``applied_ms``).
+    Embeddings, which no log gives, are compared with their manifests.
     ``memory_limit_mb`` bounds the recomputation; beyond it lies on disk, in ``temp_dir`` (default: beside the store,
     which needs about twice the store's size free). ``on_progress`` is told the events read and their total.
 
@@ -85,6 +89,7 @@ async def verify(
                     report = await check.run()
         finally:
             snapshot.close()
+    report.views[EMBEDDINGS] = await asyncio.to_thread(verify_embeddings, embeddings_url(store_url))
     report.seconds = time.perf_counter() - started
     return report
 

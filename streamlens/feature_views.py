@@ -6,9 +6,11 @@ from typing import Any
 
 import numpy as np
 
+from featurestore.embeddings import EmbeddingStore, Kind, embeddings_url
+from featurestore.features import UserFeatures
 from featurestore.reader import FeatureReader
 from streamlens.target import Target
-from streams.errors import ConfigError
+from streams.errors import ConfigError, StoreMissing
 from streams.replay_options import parse_date
 
 __all__ = ["describe_item", "describe_user", "parse_as_of"]
@@ -31,20 +33,24 @@ def describe_user(target: Target, user_id: int, as_of: str | None) -> dict[str, 
     """A user's features and latest ratings; a user without ratings is not ``known``, and no error."""
     moment = parse_as_of(as_of)
     with FeatureReader(target.store_url) as reader:
-        found = reader.get_user_features([_id(user_id)], moment)
-        history = reader.history(user_id, moment)
-    titles = target.titles()
+        with reader.snapshot():
+            found = reader.get_user_features([_id(user_id)], moment)
+            history = reader.history(user_id, moment)
+        movies = reader.movies(history.movie_id.tolist())
     latest = range(len(history) - 1, max(-1, len(history) - 1 - _LATEST_RATINGS), -1)
     return {
         "user_id": user_id,
         "as_of": moment,
         "known": bool(found.known[0]),
-        **_row(found, "n_ratings", "mean_rating", "first_rated", "last_rated", "session_start", "session_n"),
+        **_row(found, "n_ratings", "mean_rating", "first_rated", "last_rated", "recency_s"),
+        **_row(found, "session_start", "session_n"),
+        "taste": _taste(found),
+        "embeddings": _embeddings(target, "user", user_id, moment),
         "history": [
             {
                 "timestamp": int(history.timestamp[i]),
                 "movie_id": int(history.movie_id[i]),
-                "title": titles.get(int(history.movie_id[i])),
+                "title": movie.title if (movie := movies.get(int(history.movie_id[i]))) else None,
                 "rating": float(history.rating[i]),
                 "late": bool(history.late[i]),
             }
@@ -55,20 +61,53 @@ def describe_user(target: Target, user_id: int, as_of: str | None) -> dict[str, 
 
 def describe_item(target: Target, movie_id: int, as_of: str | None) -> dict[str, Any]:
     """A movie's features; a movie without ratings is not ``known``, and no error."""
+    moment = parse_as_of(as_of)
     with FeatureReader(target.store_url) as reader:
-        found = reader.get_item_features([_id(movie_id)], parse_as_of(as_of))
+        found = reader.get_item_features([_id(movie_id)], moment)
+        movie = reader.movies([movie_id]).get(movie_id)
     return {
         "movie_id": movie_id,
-        "title": target.titles().get(movie_id, "unknown title"),
-        "as_of": parse_as_of(as_of),
+        "title": movie.title if movie else "unknown title",
+        "year": movie.year if movie else None,
+        "genres": list(movie.genres) if movie else [],
+        "as_of": moment,
         "known": bool(found.known[0]),
-        **_row(found, "n_ratings", "mean_rating", "first_rated", "last_rated"),
+        **_row(found, "n_ratings", "mean_rating", "first_rated", "last_rated", "recency_s", "decayed_popularity"),
+        "embeddings": _embeddings(target, "item", movie_id, moment),
         "windows": {
             name: {"n_ratings": int(found.window_n[name][0]), "mean_rating": _plain(found.window_mean[name][0])}
             for name in found.window_n
         },
         "windows_end": found.as_of,
     }
+
+
+def _taste(found: UserFeatures) -> list[dict[str, Any]]:
+    """The genres the user rated, the largest share first."""
+    order = np.argsort(-found.taste[0], kind="stable").tolist()
+    return [
+        {"genre": found.genres[i], "share": _plain(found.taste[0, i]), "mean_rating": _plain(found.taste_mean[0, i])}
+        for i in order
+        if found.taste[0, i] > 0
+    ]
+
+
+def _embeddings(target: Target, kind: Kind, entity_id: int, as_of: int | None) -> list[dict[str, Any]]:
+    """Which version of each model would be read, and whether it knows the user or movie."""
+    try:
+        store = EmbeddingStore(embeddings_url(target.store_url))
+    except StoreMissing:
+        return []
+    found = []
+    with store:
+        for model in sorted({manifest.model for manifest in store.versions(kind)}):
+            if store.latest(kind, model, as_of) is not None:
+                read = store.read(kind, model, [entity_id], as_of=as_of)
+                version = read.version
+                found.append(
+                    {"model": model, "version": version.version, "as_of": version.as_of, "known": bool(read.known[0])}
+                )
+    return found
 
 
 def _id(value: int) -> int:

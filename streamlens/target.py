@@ -77,14 +77,6 @@ class Target:
         except DataError:
             return None
 
-    def titles(self) -> dict[int, str]:
-        """Movie titles by id; none where the data of the run is no longer there, since titles only adorn."""
-        try:
-            movies = open_movies(self.data) if self.data else {}
-        except DataError:
-            movies = {}
-        return {movie.movie_id: movie.title for movie in movies.values()}
-
 
 def find_target(run_id: str | None, *, bus: str | None = None, store: str | None = None) -> Target:
     """The run of that id, else the current one, else none; flags and settings may name another bus or store."""

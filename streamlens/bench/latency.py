@@ -14,9 +14,11 @@ import numpy as np
 import numpy.typing as npt
 
 from agents.worker import FeatureWorker, WorkerOptions
+from featurestore.catalogue import Catalogue
 from featurestore.reader import FeatureReader
+from streamlens.bench.workload import world
 from streams.bus import open_bus
-from streams.dataset import open_dataset
+from streams.dataset import open_dataset, open_movies
 from streams.errors import StoreError
 from streams.events import RATINGS
 from streams.replay_options import ReplayOptions
@@ -33,10 +35,10 @@ def run(events: int = 30_000, rate: float = 1_000.0) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="streamlens-bench-") as folder:
         bus_url, store_url = f"sqlite:///{folder}/bus.db", f"sqlite:///{folder}/features.db"
         ours, theirs = context.Pipe()
-        worker = context.Process(target=_work, args=(bus_url, store_url, theirs))
+        worker = context.Process(target=_work, args=(bus_url, store_url, world(2 * events), theirs))
         worker.start()
         _wait_for_assignment(store_url)
-        replayer = context.Process(target=_replay, args=(bus_url, rate, events))
+        replayer = context.Process(target=_replay, args=(bus_url, world(2 * events), rate, events))
         replayer.start()
         seen = _observe(store_url, replayer, ours)
         assert worker.pid is not None
@@ -55,13 +57,14 @@ def run(events: int = 30_000, rate: float = 1_000.0) -> dict[str, Any]:
     }
 
 
-def _work(bus_url: str, store_url: str, done: Connection) -> None:
+def _work(bus_url: str, store_url: str, dataset: str, done: Connection) -> None:
     """A worker that measures its own CPU from its first record on, until SIGTERM."""
 
     async def main() -> None:
         stopping = asyncio.Event()
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopping.set)
-        worker = FeatureWorker(WorkerOptions(bus_url, store_url))
+        catalogue = Catalogue(open_movies(dataset).values())
+        worker = FeatureWorker(WorkerOptions(bus_url, store_url, catalogue=catalogue))
         running = asyncio.create_task(worker.run(stopping))
         while not worker.ingest.stats.records and not running.done():  # noqa: ASYNC110 (nothing to wait on from here)
             await asyncio.sleep(0.01)
@@ -72,12 +75,11 @@ def _work(bus_url: str, store_url: str, done: Connection) -> None:
     asyncio.run(main())
 
 
-def _replay(bus_url: str, rate: float, events: int) -> None:
+def _replay(bus_url: str, dataset: str, rate: float, events: int) -> None:
     async def main() -> None:
         async with open_bus(bus_url) as bus:
             options = ReplayOptions(week=1, start="1990-01-01", rate=rate, arrival="poisson", limit=events)
-            dataset = open_dataset(f"synthetic:ratings={2 * events}")
-            await Replayer(dataset, bus, options, run_id="bench").replay()
+            await Replayer(open_dataset(dataset), bus, options, run_id="bench").replay()
 
     asyncio.run(main())
 

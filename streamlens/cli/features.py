@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -10,6 +10,8 @@ from streamlens.cli import options
 from streamlens.cli.console import heading, moment, print_json, print_table
 
 __all__ = ["app"]
+
+_GENRES = 6
 
 app = typer.Typer(help="Features of one user or movie, now or as of any time of the past.")
 
@@ -46,6 +48,11 @@ def user(
             ]
         ],
     )
+    if found["taste"]:
+        heading("taste, later ratings weighing more:")
+        liked = [[row["genre"], f"{row['share']:.0%}", row["mean_rating"]] for row in found["taste"][:_GENRES]]
+        print_table(["genre", "share", "mean"], liked)
+    _print_embeddings(found)
     heading("latest ratings:")
     rows = [[moment(r["timestamp"]), r["rating"], r["title"], r["late"]] for r in found["history"]]
     print_table(["time", "stars", "movie", "late"], rows)
@@ -73,9 +80,18 @@ def item(
         )
         return
     typer.echo(f"movie {movie_id} ({found['title']}) {_when(found['as_of'])}")
+    typer.echo(", ".join(found["genres"]) or "no genres known")
     windows = [[name, row["n_ratings"], row["mean_rating"]] for name, row in found["windows"].items()]
     print_table(["window", "ratings", "mean"], [*windows, ["all", found["n_ratings"], found["mean_rating"]]])
+    typer.echo(f"decayed popularity {found['decayed_popularity']:.1f}")
     typer.echo(f"first rated {moment(found['first_rated'])}, last rated {moment(found['last_rated'])}")
+    _print_embeddings(found)
+
+
+def _print_embeddings(found: dict[str, Any]) -> None:
+    for row in found["embeddings"]:
+        known = "" if row["known"] else ", which does not know it"
+        typer.echo(f"embedding {row['model']}, version {row['version']} of {moment(row['as_of'])}{known}")
 
 
 def _when(as_of: int | None) -> str:
