@@ -24,17 +24,17 @@ import numpy as np
 
 from featurestore.embeddings import embeddings_url, verify_embeddings
 from featurestore.schema import HISTORY_BLOCK_SIZE, HISTORY_DTYPE, TASTE_DTYPE
-from featurestore.verify_log import PartitionPass, payload_crc
-from featurestore.verify_report import Mismatch, VerifyReport, ViewReport
-from featurestore.verify_snapshot import (
+from featurestore.sqlite import database_path, scratch_folder
+from featurestore.verify_copy import (
     SUM_VIEWS,
     Column,
     DamagedBlock,
     DamagedTaste,
-    Snapshot,
-    scratch_folder,
-    take_snapshot,
+    StoreCopy,
+    open_copy,
 )
+from featurestore.verify_log import PartitionPass, payload_crc
+from featurestore.verify_report import Mismatch, VerifyReport, ViewReport
 from featurestore.verify_views import DEAD_LETTERS, DECAY, HISTORY, TASTE, Recomputation
 from featurestore.view_settings import ViewSettings
 from streams.bus import Bus, Consumer, OffsetRange, TopicInfo
@@ -77,18 +77,18 @@ async def verify(
     """
     started = time.perf_counter()
     with tempfile.TemporaryDirectory(
-        prefix=".verify-", dir=temp_dir or scratch_folder(store_url), ignore_cleanup_errors=True
+        prefix=".verify-", dir=temp_dir or scratch_folder(database_path(store_url)), ignore_cleanup_errors=True
     ) as name:
         folder = Path(name)
-        snapshot = await asyncio.to_thread(take_snapshot, store_url, folder)
+        copy = await asyncio.to_thread(open_copy, store_url, folder)
         try:
-            with snapshot.errors(), _recomputation_errors():
-                settings = ViewSettings.from_meta(snapshot.settings())
+            with copy.errors(), _recomputation_errors():
+                settings = ViewSettings.from_meta(copy.settings())
                 with Recomputation(folder, settings, memory_limit_mb=memory_limit_mb, threads=threads) as recomputation:
-                    check = _Check(bus, snapshot, recomputation, agent, topic, settings.lateness_s, on_progress)
+                    check = _Check(bus, copy, recomputation, agent, topic, settings.lateness_s, on_progress)
                     report = await check.run()
         finally:
-            snapshot.close()
+            copy.close()
     report.views[EMBEDDINGS] = await asyncio.to_thread(verify_embeddings, embeddings_url(store_url))
     report.seconds = time.perf_counter() - started
     return report
@@ -106,12 +106,12 @@ def _recomputation_errors() -> Iterator[None]:
 
 
 class _Check:
-    """One verification: a snapshot against the log."""
+    """One verification: a copy against the log."""
 
     def __init__(
         self,
         bus: Bus,
-        snapshot: Snapshot,
+        copy: StoreCopy,
         recomputation: Recomputation,
         agent: str,
         topic: str,
@@ -119,13 +119,13 @@ class _Check:
         on_progress: Progress | None,
     ) -> None:
         self._bus = bus
-        self._snapshot = snapshot
+        self._copy = copy
         self._recomputation = recomputation
         self._agent = agent
         self._topic = topic
         self._lateness_s = lateness_s
         self._on_progress = on_progress
-        self._applied = snapshot.applied(agent, topic)
+        self._applied = copy.applied(agent, topic)
         self._total = 0
         self._genres: list[str] = []
         views = ("applied", "sources", "movies", *SUM_VIEWS, DECAY, TASTE, HISTORY, DEAD_LETTERS)
@@ -145,7 +145,7 @@ class _Check:
         self._total = sum(until.values())
         letters_are_whole = await self._read_letters()
         await self._in_thread(self._read_movies)
-        partitions = await self._in_thread(self._snapshot.partitions)
+        partitions = await self._in_thread(self._copy.partitions)
         for partition in sorted(partitions | {tp.partition for tp in held}):
             tp = TopicPartition(self._topic, partition)
             one_pass = await self._read(tp, until.get(partition, 0))
@@ -165,7 +165,7 @@ class _Check:
         return self._report.views[name]
 
     async def _in_thread(self, function: Callable[..., Result], *arguments: object) -> Result:
-        """Off the event loop; when cancelled, not before the thread is done with snapshot and recomputation."""
+        """Off the event loop; when cancelled, not before the thread is done with copy and recomputation."""
         task = asyncio.ensure_future(asyncio.to_thread(function, *arguments))
         try:
             return await asyncio.shield(task)
@@ -209,9 +209,9 @@ class _Check:
     async def _read_letters(self) -> bool:
         """Collect the dead letters that were published or wait in the outbox; False if some are gone for good.
 
-        The topic is read after the snapshot was taken: a letter that has left the outbox by then is on the topic.
+        The topic is read after the copy was taken: a letter that has left the outbox by then is on the topic.
         """
-        self._recomputation.add_letters(self._letters(self._snapshot.outbox(self._agent, DEADLETTER)))
+        self._recomputation.add_letters(self._letters(self._copy.outbox(self._agent, DEADLETTER)))
         if DEADLETTER not in await self._bus.topics():
             return True
         held = await self._bus.offsets(DEADLETTER)
@@ -230,11 +230,9 @@ class _Check:
 
     def _read_movies(self) -> None:
         """Taste is recomputed with the store's movies, so these must be the ones whose fingerprint it was given."""
-        rows = [
-            [movie_id, title, year, json.loads(genres)] for movie_id, title, year, genres in self._snapshot.movies()
-        ]
+        rows = [[movie_id, title, year, json.loads(genres)] for movie_id, title, year, genres in self._copy.movies()]
         text = json.dumps(rows, ensure_ascii=False, separators=(",", ":"))
-        found, expected = hashlib.sha256(text.encode()).hexdigest(), self._snapshot.settings().get("catalogue", "none")
+        found, expected = hashlib.sha256(text.encode()).hexdigest(), self._copy.settings().get("catalogue", "none")
         view = self._view("movies")
         view.rows += len(rows)
         if found != expected:
@@ -272,7 +270,7 @@ class _Check:
             view.add(Mismatch({"partition": tp.partition}, differ, {name: row[name] for name in differ}))
 
     def _compare_sources(self, partition: int, one_pass: PartitionPass) -> None:
-        found = self._snapshot.sources(self._agent, self._topic, partition)
+        found = self._copy.sources(self._agent, self._topic, partition)
         expected = one_pass.newest
         view = self._view("sources")
         view.rows += len(expected.keys() | found.keys())
@@ -285,8 +283,8 @@ class _Check:
 
     def _compare_views(self, partition: int) -> None:
         for view in SUM_VIEWS:
-            self._recomputation.compare(view, self._snapshot.rows(view, partition), partition, self._view(view))
-        self._recomputation.compare(DECAY, self._snapshot.decayed(partition), partition, self._view(DECAY))
+            self._recomputation.compare(view, self._copy.rows(view, partition), partition, self._view(view))
+        self._recomputation.compare(DECAY, self._copy.decayed(partition), partition, self._view(DECAY))
         odd: list[DamagedTaste] = []
         self._recomputation.compare(TASTE, self._taste(partition, odd), partition, self._view(TASTE))
         for user in odd:
@@ -302,12 +300,12 @@ class _Check:
             self._view(HISTORY).add(Mismatch(key, expected, {"bytes": block.size}))
 
     def _taste(self, partition: int, damaged: list[DamagedTaste]) -> Iterator[Sequence[Column]]:
-        for columns, unreadable in self._snapshot.taste(partition, len(self._genres)):
+        for columns, unreadable in self._copy.taste(partition, len(self._genres)):
             damaged += unreadable
             yield columns
 
     def _history(self, partition: int, damaged: list[DamagedBlock]) -> Iterator[Sequence[Column]]:
-        for columns, unreadable in self._snapshot.history(partition):
+        for columns, unreadable in self._copy.history(partition):
             damaged += unreadable
             yield columns
 

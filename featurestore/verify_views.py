@@ -14,9 +14,9 @@ import duckdb
 import numpy as np
 
 from featurestore.decay import LANDMARK
+from featurestore.verify_copy import DECAY_COLUMNS, HISTORY_COLUMNS, SUM_VIEWS, TASTE_COLUMNS, Column
 from featurestore.verify_log import FACT_COLUMNS, INVALID_COLUMNS
 from featurestore.verify_report import MAX_EXAMPLES, Mismatch, ViewReport
-from featurestore.verify_snapshot import DECAY_COLUMNS, HISTORY_COLUMNS, SUM_VIEWS, TASTE_COLUMNS, Column
 from featurestore.view_settings import ViewSettings
 from streams.events import DAY_S, HOUR_S
 from streams.records import Int64s

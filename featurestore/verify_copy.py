@@ -5,7 +5,6 @@ All that is particular to one kind of store stands here.
 
 from __future__ import annotations
 
-import os
 import sqlite3
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
@@ -28,7 +27,7 @@ from featurestore.schema import (
     user_history,
     users,
 )
-from featurestore.sqlite import connect_reader, database_path, store_errors
+from featurestore.sqlite import copy_store, database_path, store_errors
 from streams.errors import StoreError
 from streams.records import Int64s
 
@@ -40,9 +39,8 @@ __all__ = [
     "Column",
     "DamagedBlock",
     "DamagedTaste",
-    "Snapshot",
-    "scratch_folder",
-    "take_snapshot",
+    "StoreCopy",
+    "open_copy",
 ]
 
 Column = Int64s | npt.NDArray[np.float64]
@@ -82,7 +80,7 @@ class DamagedTaste:
 
 
 @dataclass(frozen=True, slots=True)
-class Snapshot:
+class StoreCopy:
     """A private copy of a feature store. Calls may come from any thread, one at a time."""
 
     path: Path
@@ -202,36 +200,8 @@ def _unpack(blocks: list[tuple[int, int, int, bytes]]) -> list[Int64s]:
     ]
 
 
-def scratch_folder(store_url: str) -> Path | None:
-    """Where copies of the store belong: beside it, on a disk that surely holds such sizes (the system's folder for
-    temporary files is often in memory); None if nothing can be written there.
-    """
-    folder = database_path(store_url).parent
-    return folder if os.access(folder, os.W_OK | os.X_OK) else None
-
-
-def take_snapshot(store_url: str, folder: Path) -> Snapshot:
-    """Copy the store into ``folder`` in one read transaction.
-
-    SQLite's online backup copies pages, in one step, about 15 times as fast as reading rows and 3 times as fast as
-    ``VACUUM INTO``: a store of 350 MB took 0.4 s. Writers go on meanwhile; only what they write in that time stays in
-    the WAL. Raises ConfigError for a URL of no known store, StoreError and StoreUnavailable as every reader does.
-    """
+def open_copy(store_url: str, folder: Path) -> StoreCopy:
+    """Copy the store into ``folder``. Raises as :func:`featurestore.sqlite.copy_store`."""
     path = database_path(store_url)
-    source = connect_reader(path)
-    copy_path = folder / "snapshot.db"
-    try:
-        with store_errors(path):
-            copy = sqlite3.connect(copy_path, isolation_level=None, check_same_thread=False)
-            try:
-                copy.execute("PRAGMA synchronous = off")
-                copy.execute("PRAGMA journal_mode = off")
-                source.execute("BEGIN")
-                source.execute("SELECT count(*) FROM meta").fetchone()  # pins the moment: the copy never has to wait
-                source.backup(copy)
-            except BaseException:
-                copy.close()
-                raise
-    finally:
-        source.close()
-    return Snapshot(path, copy)
+    copy = copy_store(path, folder / "store.db")
+    return StoreCopy(path, sqlite3.connect(copy, isolation_level=None, check_same_thread=False))
