@@ -72,6 +72,12 @@ class Accepted:
         return len(self.timestamp)
 
     @classmethod
+    def none(cls) -> Accepted:
+        """No ratings."""
+        nothing = np.zeros(0, np.int64)
+        return cls(nothing, nothing, nothing, nothing, nothing, np.zeros(0, bool))
+
+    @classmethod
     def of_history(cls, user_id: Int64s, ratings: npt.NDArray[np.void]) -> Accepted:
         """Ratings as the history holds them, HISTORY_DTYPE (n,), and whose each is, as if on one partition."""
         return cls(

@@ -6,8 +6,9 @@ store, its buckets, or a pass over ratings.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
@@ -29,11 +30,12 @@ __all__ = [
     "UserSums",
     "item_features",
     "item_sums",
+    "merge_item_sums",
     "user_features",
     "user_sums",
 ]
 
-Column = TypeVar("Column", Int64s, Float64s)
+Column = TypeVar("Column", Int64s, Float64s, Bools)
 
 WINDOWS_S = {"1h": HOUR_S, "1d": DAY_S, "7d": 7 * DAY_S, "28d": 28 * DAY_S}
 """The rolling windows, by name, in seconds of event time."""
@@ -67,6 +69,24 @@ class UserFeatures:
     def __len__(self) -> int:
         return len(self.user_id)
 
+    def of(self, user_ids: Sequence[int] | Int64s) -> UserFeatures:
+        """The rows of these users; those without a row here are unknown. ``user_id`` must rise."""
+        rows = _Rows(self.user_id, user_ids)
+        return replace(
+            self,
+            user_id=rows.ids,
+            known=rows.take(self.known, False),
+            n_ratings=rows.take(self.n_ratings, 0),
+            mean_rating=rows.take(self.mean_rating, math.nan),
+            first_rated=rows.take(self.first_rated, 0),
+            last_rated=rows.take(self.last_rated, 0),
+            recency_s=rows.take(self.recency_s, math.nan),
+            session_start=rows.take(self.session_start, 0),
+            session_n=rows.take(self.session_n, 0),
+            taste=rows.take(self.taste, 0.0),
+            taste_mean=rows.take(self.taste_mean, math.nan),
+        )
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ItemFeatures:
@@ -92,6 +112,23 @@ class ItemFeatures:
 
     def __len__(self) -> int:
         return len(self.movie_id)
+
+    def of(self, movie_ids: Sequence[int] | Int64s) -> ItemFeatures:
+        """The rows of these movies; those without a row here are unknown. ``movie_id`` must rise."""
+        rows = _Rows(self.movie_id, movie_ids)
+        return replace(
+            self,
+            movie_id=rows.ids,
+            known=rows.take(self.known, False),
+            n_ratings=rows.take(self.n_ratings, 0),
+            mean_rating=rows.take(self.mean_rating, math.nan),
+            first_rated=rows.take(self.first_rated, 0),
+            last_rated=rows.take(self.last_rated, 0),
+            recency_s=rows.take(self.recency_s, math.nan),
+            decayed_popularity=rows.take(self.decayed_popularity, 0.0),
+            window_n={name: rows.take(n, 0) for name, n in self.window_n.items()},
+            window_mean={name: rows.take(mean, math.nan) for name, mean in self.window_mean.items()},
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -153,28 +190,24 @@ def user_features(
     user_ids: Sequence[int] | Int64s, sums: UserSums, genres: tuple[str, ...], as_of: int
 ) -> UserFeatures:
     """The features of the users asked for; those without sums are unknown."""
-    ids = np.asarray(user_ids, np.int64)
-    at, known = _places(sums.user_id, ids)
-    n = np.where(known, _take(sums.n, at), 0)
-    last_rated = np.where(known, _take(sums.last_rated, at), 0)
-    taste = np.where(known[:, None, None], _take(sums.taste, at), 0.0)
-    weight = taste[:, :, 0]
+    weight, half_stars = sums.taste[:, :, 0], sums.taste[:, :, 1]
     total = weight.sum(axis=1, keepdims=True)
-    return UserFeatures(
-        user_id=ids,
-        known=known,
-        n_ratings=n,
-        mean_rating=_ratio(np.where(known, _take(sums.half_stars, at), 0) / 2.0, n),
-        first_rated=np.where(known, _take(sums.first_rated, at), 0),
-        last_rated=last_rated,
-        recency_s=_recency(as_of, last_rated, known),
-        session_start=np.where(known, _take(sums.session_start, at), 0),
-        session_n=np.where(known, _take(sums.session_n, at), 0),
+    features = UserFeatures(
+        user_id=sums.user_id,
+        known=np.ones(len(sums.user_id), bool),
+        n_ratings=sums.n,
+        mean_rating=_ratio(sums.half_stars / 2.0, sums.n),
+        first_rated=sums.first_rated,
+        last_rated=sums.last_rated,
+        recency_s=_recency(as_of, sums.last_rated),
+        session_start=sums.session_start,
+        session_n=sums.session_n,
         taste=np.divide(weight, total, out=np.zeros_like(weight), where=total > 0),
-        taste_mean=_ratio(taste[:, :, 1] / 2.0, weight),
+        taste_mean=_ratio(half_stars / 2.0, weight),
         genres=genres,
         as_of=as_of,
     )
+    return features.of(user_ids)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -222,43 +255,70 @@ def item_sums(ratings: Accepted, as_of: int, half_life_days: float) -> ItemSums:
     )
 
 
+def merge_item_sums(parts: Sequence[ItemSums]) -> ItemSums:
+    """The sums of several passes over different ratings, as one."""
+    movie_id, place = np.unique(np.concatenate([part.movie_id for part in parts]), return_inverse=True)
+
+    def total(name: str) -> np.ndarray:
+        column = np.concatenate([getattr(part, name) for part in parts])
+        sums = np.zeros((len(movie_id), *column.shape[1:]), column.dtype)
+        np.add.at(sums, place, column)
+        return sums
+
+    first_rated = np.full(len(movie_id), np.iinfo(np.int64).max)
+    np.minimum.at(first_rated, place, np.concatenate([part.first_rated for part in parts]))
+    last_rated = np.zeros(len(movie_id), np.int64)
+    np.maximum.at(last_rated, place, np.concatenate([part.last_rated for part in parts]))
+    return ItemSums(
+        movie_id=movie_id,
+        n=total("n"),
+        half_stars=total("half_stars"),
+        first_rated=first_rated,
+        last_rated=last_rated,
+        decayed=total("decayed"),
+        window_n=total("window_n"),
+        window_half_stars=total("window_half_stars"),
+    )
+
+
 def item_features(
     movie_ids: Sequence[int] | Int64s, sums: ItemSums, *, as_of: int, end_day: int, half_life_days: float
 ) -> ItemFeatures:
     """The features of the movies asked for; those without sums are unknown. ``end_day``: where decay ends."""
-    ids = np.asarray(movie_ids, np.int64)
-    at, known = _places(sums.movie_id, ids)
-    n = np.where(known, _take(sums.n, at), 0)
-    last_rated = np.where(known, _take(sums.last_rated, at), 0)
-    window_n = np.where(known[:, None], _take(sums.window_n, at), 0)
-    window_half_stars = np.where(known[:, None], _take(sums.window_half_stars, at), 0)
-    return ItemFeatures(
-        movie_id=ids,
-        known=known,
-        n_ratings=n,
-        mean_rating=_ratio(np.where(known, _take(sums.half_stars, at), 0) / 2.0, n),
-        first_rated=np.where(known, _take(sums.first_rated, at), 0),
-        last_rated=last_rated,
-        recency_s=_recency(as_of, last_rated, known),
-        decayed_popularity=np.where(known, _take(sums.decayed, at), 0.0) * age_scale(end_day, half_life_days),
-        window_n={name: window_n[:, i] for i, name in enumerate(WINDOWS_S)},
-        window_mean={name: _ratio(window_half_stars[:, i] / 2.0, window_n[:, i]) for i, name in enumerate(WINDOWS_S)},
+    features = ItemFeatures(
+        movie_id=sums.movie_id,
+        known=np.ones(len(sums.movie_id), bool),
+        n_ratings=sums.n,
+        mean_rating=_ratio(sums.half_stars / 2.0, sums.n),
+        first_rated=sums.first_rated,
+        last_rated=sums.last_rated,
+        recency_s=_recency(as_of, sums.last_rated),
+        decayed_popularity=sums.decayed * age_scale(end_day, half_life_days),
+        window_n={name: sums.window_n[:, i] for i, name in enumerate(WINDOWS_S)},
+        window_mean={
+            name: _ratio(sums.window_half_stars[:, i] / 2.0, sums.window_n[:, i]) for i, name in enumerate(WINDOWS_S)
+        },
         as_of=as_of,
     )
+    return features.of(movie_ids)
 
 
-def _places(held: Int64s, wanted: Int64s) -> tuple[Int64s, Bools]:
-    """Where each wanted id stands in ``held``, which rises, and whether it does."""
-    at = np.searchsorted(held, wanted)
-    inside = at < len(held)
-    at[~inside] = 0
-    known = inside.copy()
-    known[inside] = held[at[inside]] == wanted[inside]
-    return at, known
+class _Rows:
+    """Where each wanted id stands among ``held`` ids, which rise; ``ids``: those wanted, as a column."""
 
+    def __init__(self, held: Int64s, wanted: Sequence[int] | Int64s) -> None:
+        self.ids: Int64s = np.asarray(wanted, np.int64)
+        at = np.searchsorted(held, self.ids)
+        inside = at < len(held)
+        self._known = inside.copy()
+        self._known[inside] = held[at[inside]] == self.ids[inside]
+        self._at = at[self._known]
 
-def _take(column: Column, at: Int64s) -> Column:
-    return column[at] if len(column) else np.zeros((len(at), *column.shape[1:]), column.dtype)
+    def take(self, column: Column, unknown: float) -> Column:
+        """The column's values for the wanted ids, ``unknown`` for ids that are not held."""
+        taken: Column = np.full((len(self.ids), *column.shape[1:]), unknown, column.dtype)
+        taken[self._known] = column[self._at]
+        return taken
 
 
 def _ratio(total: Float64s, n: Int64s | Float64s) -> Float64s:
@@ -266,6 +326,6 @@ def _ratio(total: Float64s, n: Int64s | Float64s) -> Float64s:
     return ratio
 
 
-def _recency(as_of: int, last_rated: Int64s, known: Bools) -> Float64s:
+def _recency(as_of: int, last_rated: Int64s) -> Float64s:
     """Ratings that came since the last tick are no older than it."""
-    return np.where(known, np.maximum(as_of - last_rated, 0), np.nan)
+    return np.maximum(as_of - last_rated, 0).astype(np.float64)

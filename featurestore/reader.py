@@ -8,10 +8,12 @@ transaction.
 from __future__ import annotations
 
 import json
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from operator import itemgetter
 from typing import Any, NamedTuple, Self
 
 import msgspec
@@ -93,6 +95,22 @@ def _item_columns(rows: Sequence[_ItemRow]) -> ItemSums:
     decayed = np.array([row.decayed for row in rows], np.float64)
     movie_id, n, half_stars, first_rated, last_rated = numbers.T
     return ItemSums(movie_id, n, half_stars, first_rated, last_rated, decayed, windows[:, :, 0], windows[:, :, 1])
+
+
+def _unpack(blocks: Sequence[tuple[int, bytes]], before: int | None) -> tuple[Int64s, _Ratings]:
+    """Whose each rating below ``before`` is, (n,), and the ratings as HISTORY_DTYPE (n,)."""
+    ratings = np.frombuffer(b"".join([block for _, block in blocks]), HISTORY_DTYPE)
+    owners = np.fromiter((user_id for user_id, _ in blocks), np.int64, len(blocks))
+    owner = np.repeat(owners, [len(block) // HISTORY_DTYPE.itemsize for _, block in blocks])
+    if before is not None:
+        wanted = ratings["timestamp"] < before
+        owner, ratings = owner[wanted], ratings[wanted]
+    return owner, ratings
+
+
+def _in_event_time(owner: Int64s, ratings: _Ratings) -> Accepted:
+    order = np.lexsort((ratings["half_stars"], ratings["movie_id"], ratings["timestamp"], owner))
+    return Accepted.of_history(owner[order], ratings[order])
 
 
 class FeatureReader:
@@ -186,13 +204,24 @@ class FeatureReader:
             " ORDER BY user_id, partition, block",
             _json(set(user_ids)),
         )
-        ratings = np.frombuffer(b"".join([block for _, block in blocks]), HISTORY_DTYPE)
-        owners = np.fromiter((user_id for user_id, _ in blocks), np.int64, len(blocks))
-        owner = np.repeat(owners, [len(block) // HISTORY_DTYPE.itemsize for _, block in blocks])
-        if before is not None:
-            wanted = ratings["timestamp"] < before
-            owner, ratings = owner[wanted], ratings[wanted]
-        return owner, ratings
+        return _unpack(blocks, before)
+
+    def history_pages(self, before: int, page_blocks: int = 2_000) -> Iterator[Accepted]:
+        """All ratings below ``before``, by user, and of one user in event time; each page holds whole users.
+
+        For a private copy of the store: on a live one the reading would keep the write-ahead log from being emptied.
+        """
+        with store_errors(self.path):
+            cursor = self._connection.execute("SELECT user_id, ratings FROM user_history ORDER BY user_id")
+            held: list[tuple[int, bytes]] = []
+            while page := cursor.fetchmany(page_blocks):
+                held += page
+                whole = bisect_left(held, held[-1][0], key=itemgetter(0))
+                if whole:
+                    yield _in_event_time(*_unpack(held[:whole], before))
+                    held = held[whole:]
+            if held:
+                yield _in_event_time(*_unpack(held, before))
 
     def get_user_features(self, user_ids: Sequence[int] | Int64s, as_of: int | None = None) -> UserFeatures:
         """Features of each user, now or as of an event time (exact: from the history before it)."""

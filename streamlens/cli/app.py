@@ -11,7 +11,20 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from streamlens.cli import bench, control, deadletter, demo, doctor, features, replay, status, topics, verify, worker
+from streamlens.cli import (
+    bench,
+    control,
+    deadletter,
+    demo,
+    doctor,
+    features,
+    replay,
+    snapshot,
+    status,
+    topics,
+    verify,
+    worker,
+)
 from streamlens.signals import interruptible
 
 __all__ = ["app", "run"]
@@ -25,6 +38,7 @@ _ORDER = (
     "status",
     "topics",
     "features",
+    "snapshot",
     "verify",
     "deadletter",
     "doctor",
@@ -60,7 +74,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (demo, replay, worker, status, verify, doctor, bench):
+for module in (demo, replay, worker, status, snapshot, verify, doctor, bench):
     module.register(app)
 app.add_typer(control.app, name="control")
 app.add_typer(topics.app, name="topics")
