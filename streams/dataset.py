@@ -87,7 +87,8 @@ class Dataset(Protocol):
 def open_dataset(name: str = DEFAULT_DATASET) -> Dataset:
     """The dataset behind ``name``.
 
-    name: a MovieLens folder; "ml-latest-small", found in ``data/`` of the working directory or of the checkout;
+    name: a MovieLens folder of any format; "ml-latest-small" or another release by its name, found in ``data/`` of the
+    working directory or of the checkout;
     or "synthetic", with options behind a colon: "synthetic:users=1000,ratings=200000,movies=5000,seed=7".
     Raises DataError for a folder that is not one, ConfigError for options that cannot be used.
     """
@@ -111,7 +112,7 @@ def open_movies(name: str = DEFAULT_DATASET) -> dict[int, Movie]:
 
 
 def _folder(name: str) -> Path:
-    from streams.movielens import find_bundled
+    from streams.movielens import RELEASES, find_bundled
 
     path = Path(name).expanduser()
-    return find_bundled() if name == DEFAULT_DATASET and not path.exists() else path
+    return find_bundled(name) if name in RELEASES and not path.exists() else path

@@ -200,6 +200,7 @@ def test_an_installed_package_says_how_to_get_the_default_dataset(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("streams.movielens.__file__", str(tmp_path / "site-packages" / "streams" / "movielens.py"))
+    installed = tmp_path / "site-packages" / "streams" / "movielens" / "folder.py"
+    monkeypatch.setattr("streams.movielens.folder.__file__", str(installed))
     with pytest.raises(DataError, match=r"ml-latest-small\.zip from https://grouplens.*'synthetic'"):
         open_dataset()
