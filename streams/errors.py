@@ -11,6 +11,7 @@ __all__ = [
     "BusUnavailable",
     "ConfigError",
     "DataError",
+    "DataUnavailable",
     "GroupBusy",
     "LogReplaced",
     "OffsetOutOfRange",
@@ -37,6 +38,12 @@ class ConfigError(StreamLensError):
 
 class DataError(StreamLensError):
     """A dataset folder or file that is missing, truncated or of another shape."""
+
+
+class DataUnavailable(DataError):
+    """A dataset that cannot be fetched or stored for now (no network, server away, disk full): try again later."""
+
+    exit_code = 3
 
 
 class BusError(StreamLensError):

@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 from streamlens.cli import (
     bench,
     control,
+    data,
     deadletter,
     demo,
     doctor,
@@ -34,6 +35,7 @@ _ORDER = (
     "demo",
     "replay",
     "control",
+    "data",
     "worker",
     "status",
     "topics",
@@ -77,6 +79,7 @@ app = typer.Typer(
 for module in (demo, replay, worker, status, snapshot, verify, doctor, bench):
     module.register(app)
 app.add_typer(control.app, name="control")
+app.add_typer(data.app, name="data")
 app.add_typer(topics.app, name="topics")
 app.add_typer(features.app, name="features")
 app.add_typer(deadletter.app, name="deadletter")

@@ -14,6 +14,7 @@ COMMANDS = [
     "demo",
     "replay",
     "control",
+    "data",
     "worker",
     "status",
     "topics",
@@ -47,7 +48,9 @@ def test_no_arguments_show_the_help(capsys: Capture) -> None:
     assert "Usage: streamlens" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("command", [*COMMANDS, "control speed", "topics tail", "features user", "deadletter replay"])
+@pytest.mark.parametrize(
+    "command", [*COMMANDS, "control speed", "data download", "topics tail", "features user", "deadletter replay"]
+)
 def test_every_command_has_help(command: str, capsys: Capture) -> None:
     assert run([*command.split(), "--help"]) == 0
     assert f"Usage: streamlens {command}" in capsys.readouterr().out
