@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import os
 import re
 import secrets
 import shutil
@@ -65,8 +66,9 @@ def download(
     folder = to / name
     if not force and _is_there(folder):
         return Downloaded(folder, was_there=True)
-    if folder.exists() and not folder.is_dir():
-        raise DataError(f"{folder}: expected a folder or nothing, found a file; move it away")
+    if os.path.lexists(folder) and not folder.is_dir():
+        found = "a file" if folder.exists() else "a link that leads nowhere"
+        raise DataError(f"{folder}: expected a folder or nothing, found {found}; move it away")
     address = f"{url.rstrip('/')}/{name}.zip"
     with _made(to), Part(to / f"{name}.zip.part") as part:
         _clear_up(folder)

@@ -244,11 +244,11 @@ class Transfer:
         if response.status == 206:
             sent = _CONTENT_RANGE.match(response.headers.get("Content-Range", ""))
             known = part.state.total if part.state is not None else None
-            if sent is None or int(sent[1]) != part.size or (known is not None and sent[2] != str(known)):
+            if sent is None or int(sent[1]) != part.size or (known is not None and sent[2] not in ("*", str(known))):
                 part.restart(None)
                 raise _Broken("the server sent another range than was asked for")
             self._watch.say(f"going on at {megabytes(part.size)}")
-            total = None if sent[2] == "*" else int(sent[2])
+            total = known if sent[2] == "*" else int(sent[2])
         elif response.status == 200:
             if part.size:
                 self._watch.say("the server has another version or cannot go on in the middle: starting over")
@@ -264,11 +264,9 @@ class Transfer:
 
     def _open(self, url: str, headers: dict[str, str]) -> Any:
         """Raises HTTPError for what the server refuses for good, _Broken for what may pass."""
-        request = urllib.request.Request(
-            url, headers={"User-Agent": "streamlens", "Accept-Encoding": "identity", **headers}
-        )
+        sent = {"User-Agent": "streamlens", "Accept-Encoding": "identity", **headers}
         with self._network():
-            return urllib.request.urlopen(request, timeout=self._timeout_s)
+            return urllib.request.urlopen(urllib.request.Request(url, headers=sent), timeout=self._timeout_s)
 
     @contextmanager
     def _network(self) -> Iterator[None]:
@@ -287,6 +285,8 @@ class Transfer:
                     "check the clock, the proxy and the certificates of this machine"
                 ) from error
             raise _Broken(f"no answer ({_said(error.reason)})") from error
+        except (http.client.InvalidURL, ValueError) as error:
+            raise DataError(f"expected an address, found {error}; check it") from error
         except TimeoutError as error:
             raise _Broken(f"nothing came for {self._timeout_s:g} s") from error
         except (http.client.HTTPException, OSError) as error:

@@ -403,6 +403,10 @@ def test_a_file_in_the_way_is_left_alone(fetch: Fetch) -> None:
     assert "found a file" in fetch.fails()
     assert "found a file" in fetch.fails(force=True)
     assert (fetch.to / NAME).read_text() == "?"
+    (fetch.to / NAME).unlink()
+    (fetch.to / NAME).symlink_to("nowhere")
+    assert "found a link that leads nowhere" in fetch.fails()
+    assert fetch.server.asked == []
 
 
 @pytest.mark.parametrize("content", [b"no zip", archive(files={"../x": ""})])
@@ -486,6 +490,14 @@ def test_a_download_killed_while_it_waits_goes_on(fetch: Fetch) -> None:
 def test_an_unknown_name_lists_the_known_ones(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"'ml-1n': did you mean ml-1m\? expected one of ml-latest-small, "):
         download("ml-1n", tmp_path)
+
+
+@pytest.mark.parametrize("url", ["http://exa mple.org", "http://[bad", "http://127.0.0.1:port"])
+def test_an_address_that_is_none_is_not_tried_again(tmp_path: Path, url: str) -> None:
+    with pytest.raises(DataError, match="expected an address, found ") as error:
+        download(NAME, tmp_path / "data", url=url)
+    assert error.value.exit_code == 2
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("url", ["file:///etc", "ftp://example.org", "example.org"])
