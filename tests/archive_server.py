@@ -16,14 +16,16 @@ RATINGS = "1::1::5::978300760\n1::2::3::978300761\n2::1::4::978300762\n"
 MOVIES = "1::Toy Story (1995)::Comedy\n2::Les Misérables (1995)::Drama\n"
 
 
-def archive(top: str = "ml-1m/", files: Mapping[str, str | bytes] | None = None, *, ballast: int = 1_000_000) -> bytes:
-    """A zip of a small dataset in the format of 1M, with ``ballast`` bytes that do not compress."""
+def archive(
+    top: str = "ml-1m/", files: Mapping[str, str | bytes] | None = None, *, ballast: int = 1_000_000, seed: int = 5
+) -> bytes:
+    """A zip of a small dataset in the format of 1M, with ``ballast`` bytes that do not compress (by ``seed``)."""
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as zip_file:
         for name, content in (files or {"ratings.dat": RATINGS, "movies.dat": MOVIES}).items():
             zip_file.writestr(f"{top}{name}", content)
         if ballast:
-            zip_file.writestr(f"{top}README", random.Random(5).randbytes(ballast), zipfile.ZIP_STORED)
+            zip_file.writestr(f"{top}README", random.Random(seed).randbytes(ballast), zipfile.ZIP_STORED)
     return packed.getvalue()
 
 
@@ -31,7 +33,7 @@ class ArchiveServer(ThreadingHTTPServer):
     """Serves ``files`` by path. ``faults`` are taken one per request of an archive, before it is served normally:
 
     "die": half of what was asked for, then the connection closes; "stall": half, then nothing until ``release``;
-    an int: that status instead.
+    "wrong range": more than was asked for; an int: that status instead.
     """
 
     daemon_threads = False  # closing waits for every request
@@ -71,10 +73,12 @@ class _Handler(BaseHTTPRequestHandler):
         if content is None or isinstance(fault, int):
             self.send_error(fault if isinstance(fault, int) else 404)
             return
-        validators = (server.etag, server.last_modified)
+        validators = [v for v in (server.etag, server.last_modified) if v and not v.startswith("W/")]
         start = 0
         if asked_range and server.ranges and self.headers["If-Range"] in (None, *validators):
             start = int(asked_range.removeprefix("bytes=").removesuffix("-"))
+        if start and fault == "wrong range":
+            start, fault = start // 2, None
         self.send_response(206 if start else 200)
         if start:
             self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")

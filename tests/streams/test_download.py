@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import random
 import resource
 import shutil
 import signal
@@ -154,16 +155,17 @@ def test_a_part_of_something_else_starts_over(fetch: Fetch, change: str) -> None
     fetch.server.faults.extend(["die", 403])
     fetch.fails()
     assert fetch.part.stat().st_size == len(fetch.server.files[ZIP]) // 2
-    fetch.server.files[ZIP] = archive(ballast=1_500_000)
+    fetch.server.files[ZIP] = archive(seed=6)  # of the same length
+    fetch.server.files[f"{ZIP}.md5"] = hashlib.md5(fetch.server.files[ZIP]).hexdigest().encode()
     if change == "etag":
         fetch.server.etag = '"2"'
     elif change == "url":
-        fetch.server.files["/mirror" + ZIP] = fetch.server.files[ZIP]
+        fetch.server.files.update({f"/mirror{path}": content for path, content in fetch.server.files.items()})
     elif change == "damaged state":
         fetch.part.with_name(f"{fetch.part.name}.json").write_text("{")
     fetch(url=fetch.server.url + ("/mirror/" if change == "url" else ""))
     assert_complete(fetch)
-    assert (fetch.to / NAME / "README").stat().st_size == 1_500_000
+    assert (fetch.to / NAME / "README").read_bytes() == random.Random(6).randbytes(1_000_000)
 
 
 def test_a_server_that_ignores_ranges_is_asked_for_all_of_it(fetch: Fetch) -> None:
@@ -195,6 +197,14 @@ def test_a_range_that_is_refused_starts_over(fetch: Fetch) -> None:
     fetch()
     assert_complete(fetch)
     assert [asked is None for asked in fetch.server.archives_asked()] == [True, False, True]
+
+
+def test_another_range_than_was_asked_for_starts_over(fetch: Fetch) -> None:
+    fetch.server.files[f"{ZIP}.md5"] = hashlib.md5(fetch.server.files[ZIP]).hexdigest().encode()
+    fetch.server.faults.extend(["die", "wrong range"])
+    fetch()
+    assert_complete(fetch)
+    assert any("another range" in line for line in fetch.said)
 
 
 @pytest.mark.parametrize("status", [500, 503, 429])
