@@ -236,6 +236,9 @@ class Transfer:
                 part.append(block)
                 _check_size(url, part.size)
                 self._watch.progress("download", part.size, total)
+        if total is not None and part.size > total:
+            part.restart(None)
+            raise _Broken("the server sent more than it told")
         if total is not None and part.size < total:
             raise _Broken(f"the connection ended after {megabytes(part.size)} of {megabytes(total)}")
 

@@ -33,7 +33,7 @@ class ArchiveServer(ThreadingHTTPServer):
     """Serves ``files`` by path. ``faults`` are taken one per request of an archive, before it is served normally:
 
     "die": half of what was asked for, then the connection closes; "stall": half, then nothing until ``release``;
-    "wrong range": more than was asked for; an int: that status instead.
+    "wrong range": more than was asked for; "too much": a byte beyond the end; an int: that status instead.
     """
 
     daemon_threads = False  # closing waits for every request
@@ -85,10 +85,12 @@ class _Handler(BaseHTTPRequestHandler):
         for name, value in (("ETag", server.etag), ("Last-Modified", server.last_modified)):
             if value is not None:
                 self.send_header(name, value)
-        if server.tells_length:
-            self.send_header("Content-Length", str(len(content) - start))
-        self.end_headers()
         body = content[start:]
+        if fault == "too much":
+            body, fault = body + b"?", None
+        if server.tells_length:
+            self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
         self.wfile.write(body[: len(body) // 2] if fault else body)
         self.wfile.flush()
         if fault == "stall":

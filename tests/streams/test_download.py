@@ -199,12 +199,15 @@ def test_a_range_that_is_refused_starts_over(fetch: Fetch) -> None:
     assert [asked is None for asked in fetch.server.archives_asked()] == [True, False, True]
 
 
-def test_another_range_than_was_asked_for_starts_over(fetch: Fetch) -> None:
+@pytest.mark.parametrize(
+    ("fault", "said"), [("wrong range", "another range than was asked for"), ("too much", "more than it told")]
+)
+def test_a_range_that_does_not_fit_starts_over(fetch: Fetch, fault: str, said: str) -> None:
     fetch.server.files[f"{ZIP}.md5"] = hashlib.md5(fetch.server.files[ZIP]).hexdigest().encode()
-    fetch.server.faults.extend(["die", "wrong range"])
+    fetch.server.faults.extend(["die", fault])
     fetch()
     assert_complete(fetch)
-    assert any("another range" in line for line in fetch.said)
+    assert any(said in line for line in fetch.said)
 
 
 @pytest.mark.parametrize("status", [500, 503, 429])
