@@ -191,7 +191,7 @@ class EmbeddingStore:
                 what = f"version {version}" if version else "version" + (f" as of {as_of}" if as_of is not None else "")
                 raise StoreMissing(f"embeddings {self.path}: no {kind} {what} of {model}; training writes them")
             rows = self._connection.execute(
-                "SELECT entity_id, vector FROM vectors WHERE kind = ? AND model = ? AND version = ?"
+                "SELECT entity_id, CAST(vector AS BLOB) FROM vectors WHERE kind = ? AND model = ? AND version = ?"
                 " AND entity_id IN (SELECT value FROM json_each(?))",
                 (kind, model, manifest.version, msgspec.json.encode(wanted.tolist()).decode()),
             ).fetchall()
@@ -211,7 +211,8 @@ class EmbeddingStore:
     def pages(self, manifest: EmbeddingVersion) -> Iterator[list[tuple[int, bytes]]]:
         """All ids and vectors of one version, by rising id, as they are stored."""
         cursor = self._connection.execute(
-            "SELECT entity_id, vector FROM vectors WHERE kind = ? AND model = ? AND version = ? ORDER BY entity_id",
+            "SELECT entity_id, CAST(vector AS BLOB) FROM vectors"
+            " WHERE kind = ? AND model = ? AND version = ? ORDER BY entity_id",
             (manifest.kind, manifest.model, manifest.version),
         )
         with _errors(self.path):

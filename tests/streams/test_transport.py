@@ -293,15 +293,17 @@ async def test_a_bus_that_breaks_while_reading_stops_the_app_with_its_error(
     assert raised.value is error
 
 
-async def test_a_plain_faust_app_runs_on_the_bus_too(bus: Bus, tmp_path: Path) -> None:
-    if bus.url.startswith("memory"):
-        pytest.skip("Faust lowers the case of a bus name in its own URL; BatchedApp does not")
-    app = faust.App(
-        "plain", broker=bus.url, web_enabled=False, store="memory://", topic_disable_leader=True, datadir=str(tmp_path)
-    )
-    events = recording(app, app.topic("control", value_serializer="raw"))
-    async with bus.producer() as producer:
-        await producer.send("control", b"hello", partition=2)
-        async with running(app):
-            await eventually(lambda: len(events) == 1)
-    assert await bus.committed("plain") == {TopicPartition("control", 2): 1}
+@pytest.mark.parametrize("url", ["memory://plain", "sqlite:///{}/bus.db"])  # in lower case, as Faust makes them
+async def test_a_plain_faust_app_runs_on_the_bus_too(url: str, tmp_path: Path) -> None:
+    url = url.format(tmp_path)
+    async with open_bus(url) as bus:
+        await bus.create_topics(TopicSpec("control", 3))
+        app = faust.App(
+            "plain", broker=url, web_enabled=False, store="memory://", topic_disable_leader=True, datadir=str(tmp_path)
+        )
+        events = recording(app, app.topic("control", value_serializer="raw"))
+        async with bus.producer() as producer:
+            await producer.send("control", b"hello", partition=2)
+            async with running(app):
+                await eventually(lambda: len(events) == 1)
+        assert await bus.committed("plain") == {TopicPartition("control", 2): 1}
