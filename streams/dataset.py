@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -24,20 +24,44 @@ DEFAULT_DATASET = "ml-latest-small"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Ratings:
-    """Ratings as columns of shape (n,): int64 ids, float64 stars (0.5 to 5), int64 seconds since the epoch."""
+    """Ratings as columns of shape (n,): int64 ids, float64 stars (0.5 to 5), int64 seconds since the epoch.
+
+    Injected drift may add two more: arrival, int64, the event time at which a record reaches the log, where that is
+    not its timestamp for all; malformed, uint8, the sort of defect it is published with, 0 for none.
+    """
 
     user_id: Int64s
     movie_id: Int64s
     rating: npt.NDArray[np.float64]
     timestamp: Int64s
+    arrival: Int64s | None = None
+    malformed: npt.NDArray[np.uint8] | None = None
 
     def __len__(self) -> int:
         return len(self.timestamp)
 
+    @property
+    def arrives(self) -> Int64s:
+        """Event time at which each record reaches the log: what order, ticks and pace follow."""
+        return self.timestamp if self.arrival is None else self.arrival
+
     def slice(self, start: int, stop: int | None = None) -> Ratings:
         """Ratings ``start`` to ``stop`` as views."""
-        s = slice(start, stop)
-        return Ratings(self.user_id[s], self.movie_id[s], self.rating[s], self.timestamp[s])
+        return self._at(slice(start, stop))
+
+    def take(self, index: Int64s) -> Ratings:
+        """The ratings at ``index``, copied."""
+        return self._at(index)
+
+    def _at(self, index: Any) -> Ratings:
+        return Ratings(
+            self.user_id[index],
+            self.movie_id[index],
+            self.rating[index],
+            self.timestamp[index],
+            None if self.arrival is None else self.arrival[index],
+            None if self.malformed is None else self.malformed[index],
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,11 +94,14 @@ class Dataset(Protocol):
     def last_timestamp(self) -> int: ...
 
     def timestamp_at(self, position: int) -> int:
-        """Event time of the rating at ``position`` in the total order. Raises IndexError beyond the ends."""
+        """Event time at which the rating at ``position`` in the total order arrives. Raises IndexError beyond the ends.
+
+        That is its timestamp, but for late records (``streams.drift``).
+        """
         ...
 
     def position_of(self, timestamp: int) -> int:
-        """How many ratings are before ``timestamp``: the position of the first one at or after it."""
+        """How many ratings arrive before ``timestamp``: the position of the first one at or after it."""
         ...
 
     def chunks(self, *, start: int = 0, size: int = 100_000) -> Iterator[Ratings]:
