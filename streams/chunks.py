@@ -35,9 +35,9 @@ class Chunk:
 
 
 def chunk_of(ratings: Ratings, first_ordinal: int, previous: int | None, partitions: int) -> Chunk:
-    """``ratings`` from ordinal ``first_ordinal`` on; ``previous``: the timestamp of the rating before, or None."""
+    """``ratings`` from ordinal ``first_ordinal`` on; ``previous``: when the rating before arrives, or None."""
     partition = partitions_of_ids(ratings.user_id, partitions).astype(np.int16)
-    return Chunk(ratings, partition, first_ordinal, boundary_ticks(ratings.timestamp, previous))
+    return Chunk(ratings, partition, first_ordinal, boundary_ticks(ratings.arrives, previous))
 
 
 async def read_chunks(
@@ -62,7 +62,7 @@ async def read_chunks(
     try:
         while (chunk := await coming) is not None:
             start += len(chunk)
-            coming = asyncio.ensure_future(asyncio.to_thread(read, start, int(chunk.ratings.timestamp[-1])))
+            coming = asyncio.ensure_future(asyncio.to_thread(read, start, int(chunk.ratings.arrives[-1])))
             yield chunk
     finally:
         coming.cancel()

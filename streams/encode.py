@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from itertools import repeat
 
 import msgspec
+import numpy as np
 
 from streams.dataset import Ratings
+from streams.drift.malformed import malformed_payload
 from streams.events import Rating, Tick
 from streams.records import Int64s
 
@@ -31,11 +33,12 @@ def encode_batch(
 ) -> EncodedBatch:
     """One partition's ratings, with ``ticks`` as (how many of the ratings stand before it, tick), in rising order.
 
-    event_ids: int64 (n,). A rating's key is its user id in ASCII; a tick has none.
+    event_ids: int64 (n,). A rating's key is its user id in ASCII, even where what is published of it is malformed;
+    a tick has none.
     """
     users = ratings.user_id.tolist()
     # Five lists into one C loop: half the time of building the structs one by one in a comprehension.
-    records: list[Rating | Tick] = list(
+    records: list[Rating | Tick | msgspec.Raw] = list(
         map(
             Rating,
             users,
@@ -46,6 +49,11 @@ def encode_batch(
             event_ids.tolist(),
         )
     )
+    if ratings.malformed is not None:
+        for at in np.flatnonzero(ratings.malformed).tolist():
+            record = records[at]
+            assert isinstance(record, Rating)
+            records[at] = msgspec.Raw(malformed_payload(int(ratings.malformed[at]), record))
     keys = _encoder.encode(users)[1:-1].replace(b",", b"\n")
     if ticks:
         keyed = keys.split(b"\n") if users else []

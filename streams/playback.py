@@ -27,7 +27,7 @@ _SLICE_PER_PARTITION = 8_000
 class Playback:
     """Plays chunks in order, as fast as possible until :meth:`go_live`, then at a pace.
 
-    position: the ordinal of the last rating sent; event_time: its timestamp, None before the first.
+    position: the ordinal of the last rating sent; event_time: when it arrived, None before the first.
     """
 
     def __init__(self, clock: Clock, live_pace: float, report: Callable[[], None]) -> None:
@@ -103,7 +103,7 @@ class Playback:
             self._last_tick = int(chunk.ticks.event_time[ticked - 1])
         if sent:
             self._reached = float(schedule.due[sent - 1])
-            self.event_time = int(chunk.ratings.timestamp[sent - 1])
+            self.event_time = int(chunk.ratings.arrives[sent - 1])
             self.position = chunk.first_ordinal - 1 + sent
 
     async def _beat(self, publisher: RatingsPublisher, chunk: Chunk, event_time: int, sent: int, ticked: int) -> None:
@@ -112,7 +112,7 @@ class Playback:
         if not self._live or math.isinf(self.pacer.pace) or self.pacer.paused or at < self._next_heartbeat:
             return
         self._next_heartbeat = at + HEARTBEAT_S
-        event_time = min(event_time, int(chunk.ratings.timestamp[sent]))
+        event_time = min(event_time, int(chunk.ratings.arrives[sent]))
         if ticked < len(chunk.ticks.event_time):
             event_time = min(event_time, int(chunk.ticks.event_time[ticked]) - 1)
         if event_time > self._last_tick:

@@ -64,12 +64,12 @@ class RatingsPublisher:
         if chunk.first_ordinal <= self._resumed_to + 1:  # the tick before it may be there already
             skip = int(np.searchsorted(index + chunk.first_ordinal, tail.ordinal, "right"))
             index = index[skip:]
-            ticks = [(before - skip, tick) for before, tick in ticks if tick.event_time > tail.event_time]
+            ticks = [(before - skip, tick) for before, tick in ticks if not tail.holds(tick)]
         while len(index) or ticks:
             k = sum(before + place < _MAX_LINES for place, (before, _) in enumerate(ticks))
             here, piece, index = ticks[:k], index[: _MAX_LINES - k], index[_MAX_LINES - k :]
             ticks = [(before - len(piece), tick) for before, tick in ticks[k:]]
-            batch = encode_batch(_take(chunk.ratings, piece), piece + chunk.first_ordinal, self.source, here)
+            batch = encode_batch(chunk.ratings.take(piece), piece + chunk.first_ordinal, self.source, here)
             await self._send(partition, batch.lines, batch.keys, batch.count)
             self.n_ratings += len(piece)
             self.n_ticks += k
@@ -104,10 +104,6 @@ class RatingsPublisher:
     def _raise_failure(self) -> None:
         if self._failure is not None:
             raise self._failure
-
-
-def _take(ratings: Ratings, index: Int64s) -> Ratings:
-    return Ratings(ratings.user_id[index], ratings.movie_id[index], ratings.rating[index], ratings.timestamp[index])
 
 
 _NO_IDS = np.empty(0, np.int64)

@@ -6,7 +6,9 @@ import math
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 
+from streams.drift.spec import parse_drifts
 from streams.errors import ConfigError
+from streams.events import DAY_S
 from streams.pacing import ARRIVALS
 from streams.topics import MAX_PARTITIONS
 
@@ -64,7 +66,8 @@ class ReplayOptions:
 
     week, start: the live part begins ``week - 1`` weeks after ``start`` ("auto" or a date); all before is training.
     speed: event seconds per second, ``math.inf`` for as fast as possible; rate: mean events per second instead.
-    limit: at most so many live ratings; until: no rating at or after this date.
+    limit: at most so many live ratings; until: no rating that arrives at or after this date.
+    drift: what is injected, each ``kind@week:strength``; lateness_s: the bound that injected late records exceed.
     Raises ConfigError for anything that cannot be meant.
     """
 
@@ -77,6 +80,8 @@ class ReplayOptions:
     until: str | None = None
     partitions: int = 4
     seed: int = 0
+    drift: tuple[str, ...] = ()
+    lateness_s: int = DAY_S
 
     def __post_init__(self) -> None:
         if not 1 <= self.week <= _LAST_WEEK:
@@ -101,13 +106,29 @@ class ReplayOptions:
             raise ConfigError(f"partitions: expected 1 to {MAX_PARTITIONS:,}, found {self.partitions}")
         if self.seed < 0:
             raise ConfigError(f"seed: expected 0 or more, found {self.seed}")
+        if self.lateness_s < 0:
+            raise ConfigError(f"lateness_s: expected seconds from 0 on, found {self.lateness_s}")
         parse_start(self.start)
+        object.__setattr__(self, "drift", tuple(map(str, parse_drifts(self.drift))))
+        for drift in parse_drifts(self.drift):
+            if not self.week <= drift.week <= _LAST_WEEK:
+                raise ConfigError(
+                    f"drift {drift}: expected a week from {self.week}, when the live part begins, found {drift.week}"
+                )
         if self.until is not None:
             parse_date(self.until, "until")
 
     def as_dict(self) -> dict[str, object]:
-        """The options as JSON values; the speed "max" by that name."""
+        """The options as JSON values; the speed "max" by that name. Without drift, no word of it.
+
+        So runs keep the ids they had before there was any.
+        """
         options: dict[str, object] = asdict(self)
+        options["drift"] = list(self.drift)
+        if not any(drift.kind == "late" for drift in parse_drifts(self.drift)):
+            del options["lateness_s"]
+        if not self.drift:
+            del options["drift"]
         if self.rate is None:
             speed = DEFAULT_SPEED if self.speed is None else self.speed
             options["speed"] = "max" if math.isinf(speed) else speed

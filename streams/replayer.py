@@ -20,6 +20,7 @@ from streams.chunks import read_chunks
 from streams.clock import Clock, SystemClock
 from streams.control import ControlListener
 from streams.dataset import Dataset
+from streams.drift import DriftedDataset, parse_drifts
 from streams.errors import ConfigError
 from streams.events import RATINGS, Control, Tick
 from streams.pacing import arrival_gaps, schedule
@@ -28,11 +29,11 @@ from streams.progress import ProgressMeter, ReplayProgress
 from streams.publisher import RatingsPublisher
 from streams.replay_options import DEFAULT_SPEED, ReplayOptions, parse_date, parse_start
 from streams.resume import PartitionTail, own_tails
-from streams.split import WeekSplit, split_at_week
+from streams.split import WeekSplit, auto_start, split_at_week
 from streams.ticks import end_of_run_time
 from streams.topics import run_topics
 
-__all__ = ["ReplayOptions", "ReplayPlan", "ReplayProgress", "ReplaySummary", "Replayer", "plan_replay"]
+__all__ = ["ReplayOptions", "ReplayPlan", "ReplayProgress", "ReplaySummary", "Replayer", "plan_replay", "with_drift"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +45,32 @@ class ReplayPlan:
     n_total: int
 
 
-def plan_replay(dataset: Dataset, options: ReplayOptions) -> ReplayPlan:
-    """The plan of ``options`` on ``dataset``.
+def with_drift(dataset: Dataset, options: ReplayOptions) -> Dataset:
+    """``dataset`` with the drift in it that ``options`` ask for; as it is where they ask for none, or it has it.
 
-    Raises ConfigError where ``until`` lies before the live part, DataError for a dataset without ratings.
+    Raises ConfigError for a drift that cannot be put into this data.
     """
-    split = split_at_week(dataset, week=options.week, start=parse_start(options.start))
+    if not options.drift or isinstance(dataset, DriftedDataset):
+        return dataset
+    start = parse_start(options.start)
+    return DriftedDataset(
+        dataset,
+        parse_drifts(options.drift),
+        start=auto_start(dataset) if start is None else start,
+        seed=options.seed,
+        lateness_s=options.lateness_s,
+    )
+
+
+def plan_replay(dataset: Dataset, options: ReplayOptions) -> ReplayPlan:
+    """The plan of ``options`` on ``dataset``, which has its drift in it (:func:`with_drift`).
+
+    Raises ConfigError where ``until`` lies before the live part, or a drift begins after the end; DataError for a
+    dataset without ratings.
+    """
+    # Weeks count in the data as it is: drift must not move where they begin.
+    start = dataset.start if isinstance(dataset, DriftedDataset) else parse_start(options.start)
+    split = split_at_week(dataset, week=options.week, start=start)
     n_total = split.n_training + split.n_live
     if options.until is not None:
         until = parse_date(options.until, "until")
@@ -61,6 +82,14 @@ def plan_replay(dataset: Dataset, options: ReplayOptions) -> ReplayPlan:
         n_total = dataset.position_of(until)
     if options.limit is not None:
         n_total = min(n_total, split.n_training + options.limit)
+    if isinstance(dataset, DriftedDataset):
+        for drift, begins in zip(dataset.drifts, dataset.begins, strict=True):
+            if dataset.position_of(begins) >= n_total:
+                raise ConfigError(
+                    f"drift {drift}: expected a week that begins before the run ends, found one from "
+                    f"{np.datetime64(begins, 's')} on, after all of its {n_total:,} ratings; "
+                    "choose an earlier week or a later end"
+                )
     return ReplayPlan(split, split.n_training, n_total)
 
 
@@ -109,12 +138,12 @@ class Replayer:
         clock: Clock | None = None,
         on_progress: Callable[[ReplayProgress], None] | None = None,
     ) -> None:
-        self._dataset = dataset
+        self._dataset = with_drift(dataset, options)
         self._bus = bus
         self._options = options
         self._run_id = run_id
         self._clock = clock or SystemClock()
-        self.plan = plan_replay(dataset, options)
+        self.plan = plan_replay(self._dataset, options)
         self._arrival, self._pace_per_unit = self._choose_arrival()
         pace = self._pace_per_unit * (options.rate or options.speed or DEFAULT_SPEED)
         self._playback = Playback(self._clock, pace, self._report)
@@ -235,7 +264,7 @@ class Replayer:
             async for chunk in chunks:
                 if live and previous is None:
                     self._playback.go_live()  # the schedule begins now, not while the first chunk was being read
-                timestamps = chunk.ratings.timestamp
+                timestamps = chunk.ratings.arrives
                 gaps = arrival_gaps(arrival, timestamps, previous, rng)
                 plan = schedule(timestamps, gaps, chunk.ticks, previous=previous, previous_due=due)
                 await self._playback.play(publisher, chunk, plan)

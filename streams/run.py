@@ -110,6 +110,10 @@ class RunFolder:
         _write_atomically(self.path / _RUN_JSON, msgspec.json.format(msgspec.json.encode(done.info)))
         return done
 
+    def write(self, name: str, content: bytes) -> None:
+        """Write a file of the folder, all of it or nothing."""
+        _write_atomically(self.path / name, content)
+
 
 def run_id_of(data_fingerprint: str, options: Mapping[str, object], nonce: str = "") -> str:
     """12 hex digits over data, options (with the seed) and what tells apart runs of the same.
