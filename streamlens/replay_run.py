@@ -12,10 +12,11 @@ from typing import Any
 from streamlens.settings import Settings
 from streams.bus import open_bus
 from streams.dataset import DEFAULT_DATASET, Dataset, open_dataset
+from streams.drift import GROUND_TRUTH, DriftedDataset, GroundTruth
 from streams.errors import ConfigError
 from streams.progress import ReplayProgress
 from streams.replay_options import ReplayOptions
-from streams.replayer import Replayer, ReplayPlan, ReplaySummary, plan_replay
+from streams.replayer import Replayer, ReplayPlan, ReplaySummary, plan_replay, with_drift
 from streams.run import RunFolder, WeekSplitInfo, open_run, start_run
 
 __all__ = ["PreparedReplay", "continue_run", "prepare_run"]
@@ -30,18 +31,36 @@ class PreparedReplay:
     options: ReplayOptions
     plan: ReplayPlan
 
+    @property
+    def ground_truth(self) -> GroundTruth | None:
+        """What is injected into the run; None for a run without drift."""
+        if not isinstance(self.dataset, DriftedDataset):
+            return None
+        split = self.plan.split
+        return GroundTruth(
+            run_id=self.run.run_id,
+            seed=self.options.seed,
+            start=split.start,
+            cutoff=split.cutoff,
+            n_training=self.plan.n_training,
+            n_total=self.plan.n_total,
+            drifts=self.dataset.injected(self.plan.n_total),
+        )
+
     def describe(self) -> str:
         """Run, data and its two parts, on one line."""
         live = self.plan.n_total - self.plan.n_training
-        return (
-            f"run {self.run.run_id}: {self.dataset.name}, {self.plan.n_training:,} training and {live:,} live ratings"
-        )
+        parts = f"{self.plan.n_training:,} training and {live:,} live ratings"
+        return ", ".join([f"run {self.run.run_id}: {self.dataset.name}", parts, *self.options.drift])
 
     async def replay(
         self, stopping: asyncio.Event, on_progress: Callable[[ReplayProgress], None] | None = None
     ) -> ReplaySummary:
         """Publish until done or until ``stopping`` is set. Raises ConfigError while another process replays the run."""
         with self.run.claim("replayer"):
+            truth = self.ground_truth
+            if truth is not None and not (self.run.path / GROUND_TRUTH).exists():
+                self.run.write(GROUND_TRUTH, truth.encode())
             async with open_bus(self.run.bus_url) as bus:
                 replayer = Replayer(self.dataset, bus, self.options, run_id=self.run.run_id, on_progress=on_progress)
                 waiting = asyncio.create_task(_stop_when(stopping, replayer))
@@ -74,14 +93,17 @@ def prepare_run(
         until=until,
         partitions=settings.partitions,
         seed=wanted.seed,
+        drift=wanted.drift,
+        lateness_s=settings.features.lateness_s,
     )
     name = _lasting_name(wanted.data or DEFAULT_DATASET)
-    dataset = open_dataset(name)
+    data = open_dataset(name)
+    dataset = with_drift(data, options)
     plan = plan_replay(dataset, options)
     run = start_run(
         settings.var,
         data=name,
-        data_fingerprint=dataset.fingerprint,
+        data_fingerprint=data.fingerprint,
         options=options.as_dict(),
         split=WeekSplitInfo(plan.split.start, plan.split.cutoff, plan.n_training, plan.split.n_live),
         new_run=new_run,
@@ -98,12 +120,13 @@ def continue_run(settings: Settings, run_id: str) -> PreparedReplay:
     if kept["speed"] == "max":
         kept["speed"] = math.inf
     options = ReplayOptions(**kept)
-    dataset = open_dataset(run.info.data)
-    if dataset.fingerprint != run.info.data_fingerprint:
+    data = open_dataset(run.info.data)
+    if data.fingerprint != run.info.data_fingerprint:
         raise ConfigError(
             f"run {run_id}: expected the data it began with, found {run.info.data} with other content; "
             "begin another run with --new-run"
         )
+    dataset = with_drift(data, options)
     return PreparedReplay(run, dataset, options, plan_replay(dataset, options))
 
 

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_settings import (
     BaseSettings,
+    NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     TomlConfigSettingsSource,
@@ -31,6 +32,11 @@ DEFAULT_FILE = "streamlens.toml"
 
 _PREFIX = "STREAMLENS_"
 _FILE_VARIABLE = f"{_PREFIX}CONFIG"
+
+
+def _words(value: object) -> object:
+    """A variable holds several values as words, where a file has a list."""
+    return value.split() if isinstance(value, str) else value
 
 
 class ReplaySettings(BaseModel):
@@ -51,6 +57,8 @@ class ReplaySettings(BaseModel):
     arrival: str = "recorded"
     """How events are spaced: recorded, steady, poisson or bursty."""
     seed: Annotated[int, Field(ge=0)] = 0
+    drift: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_words)] = ()
+    """What is injected, in this order: ``kind@week:strength`` each."""
 
 
 class FeatureSettings(BaseModel):

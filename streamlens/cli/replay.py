@@ -28,6 +28,7 @@ def register(app: typer.Typer) -> None:
 
 
 _Option = typer.Option
+_DRIFT = "What goes wrong from a week on, as in rating-bias@12:high; may be repeated."
 
 
 def replay(
@@ -39,7 +40,8 @@ def replay(
     arrival: Annotated[str | None, _Option("--arrival", help="recorded, steady, poisson or bursty.")] = None,
     limit: Annotated[int | None, _Option("--limit", metavar="N", help="At most N live ratings.")] = None,
     until: Annotated[str | None, _Option("--until", metavar="DATE", help="No rating at or after this time.")] = None,
-    seed: Annotated[int | None, _Option("--seed", help="Of everything random: arrivals.")] = None,
+    seed: Annotated[int | None, _Option("--seed", help="Of everything random: arrivals, drift.")] = None,
+    drift: Annotated[list[str] | None, _Option("--drift", metavar="KIND@WEEK:STRENGTH", help=_DRIFT)] = None,
     partitions: Annotated[int | None, _Option("--partitions", help="Of a new run; fixed for its life.")] = None,
     new_run: Annotated[bool, _Option("--new-run", help="Begin another run, whatever there is.")] = False,
     run: Annotated[str | None, _Option("--run", metavar="ID", help="Go on with this run, as it was asked for.")] = None,
@@ -59,6 +61,7 @@ def replay(
         "speed": speed,
         "rate": rate,
         "arrival": arrival,
+        "drift": drift or None,
     }
     flags: dict[str, Any] = {"bus": bus, "partitions": partitions, "replay": replay_flags}
     with suppress(KeyboardInterrupt):  # Ctrl-C before anything was published
