@@ -17,15 +17,15 @@ FAR_AHEAD = 2**62
 """Event time after everything."""
 
 
-def cut_blocks(dataset: Dataset, begin: int, size: int = BLOCK_SIZE) -> tuple[Int64s, Int64s]:
-    """Where blocks of about ``size`` ratings start from position ``begin`` on: positions, and event times.
+def cut_blocks(dataset: Dataset, begin: int) -> tuple[Int64s, Int64s]:
+    """Where blocks of about ``BLOCK_SIZE`` ratings start from position ``begin`` on: positions, and event times.
 
     int64 (b + 1,) both: one more entry closes the last block. All ratings of a second lie in one block.
     """
     positions, position = list[int](), begin
     while position < dataset.n_ratings:
         positions.append(position)
-        cut = position + size
+        cut = position + BLOCK_SIZE
         if cut >= dataset.n_ratings:
             break
         second = dataset.timestamp_at(cut)

@@ -246,12 +246,12 @@ class DriftedDataset:
         return masks
 
     def _touched_before(self, n_published: int) -> Int64s:
-        """Per drift how many of the first ``n_published`` records it touched, or left out before them."""
+        """Per drift how many of the first ``n_published`` records it touched, or left out before the last of them."""
         if n_published >= self.n_ratings:
             return self._n_touched[-1]
         if n_published <= self._first:
             return self._n_touched[0]
-        block = self._block_of(n_published)
+        block = self._block_of(n_published - 1)
         rows = next(self._published(block))
         before = self._block_ordinal[block] + np.cumsum(~rows.dropped) - ~rows.dropped < n_published
         within = [int((mask & before).sum()) for mask in self._touched(rows)]
