@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 
+from featurestore.view_settings import ViewSettings
 from featurestore.writer import AppliedBatch, FeatureWriter
 from streams.batch import decode_ratings
 from streams.bus import Bus, open_bus
@@ -270,7 +271,9 @@ async def test_garbage_of_others_is_not_taken_for_the_replayers_own(held: Hold) 
 async def applied(bus: Bus, folder: Path, lateness_s: int = DAY_S) -> list[AppliedBatch]:
     """What the features agent's writer makes of the log."""
     url = f"sqlite:///{folder}/features.db"
-    with FeatureWriter(url, agent="features", topic=RATINGS, run_id=RUN, lateness_s=lateness_s) as writer:
+    with FeatureWriter(
+        url, agent="features", topic=RATINGS, run_id=RUN, views=ViewSettings(lateness_s=lateness_s)
+    ) as writer:
         ranges = await bus.offsets(RATINGS)
         writer.assign((await bus.topics())[RATINGS], ranges)
         done = []
