@@ -22,11 +22,12 @@ class Benchmark(StrEnum):
     LATENCY = "latency"
     STORE = "store"
     MEMORY = "memory"
+    SNAPSHOT = "snapshot"
 
 
 _NAMES = (
     "pipeline: events per second, from the log to the store; replay: to the bus; latency: from published to visible; "
-    "store: look-ups during ingest; memory: of a worker after 2 M and 10 M events."
+    "store: look-ups during ingest; memory: of a worker after 2 M and 10 M events; snapshot: 1 M ratings during ingest."
 )
 
 

@@ -33,7 +33,9 @@ def snapshot(
 
     from featurestore.snapshot import take_snapshot
     from streamlens.feature_views import parse_as_of
+    from streamlens.priority import yield_to_ingest
 
+    yield_to_ingest()
     target = options.find_target(run, store=store)
     manifest = take_snapshot(target.store_url, out, parse_as_of(as_of), overwrite=force)
     if as_json:
