@@ -5,7 +5,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3.14 python3 p
 VENV := .venv
 STAMP := $(VENV)/.installed
 PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(VENV)/bin/python -m pip
-BENCHMARKS := pipeline replay latency store memory snapshot
+BENCHMARKS := pipeline replay latency store memory snapshot verify
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test check format bench picture lock clean

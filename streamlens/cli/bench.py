@@ -23,11 +23,13 @@ class Benchmark(StrEnum):
     STORE = "store"
     MEMORY = "memory"
     SNAPSHOT = "snapshot"
+    VERIFY = "verify"
 
 
 _NAMES = (
     "pipeline: events per second, from the log to the store; replay: to the bus; latency: from published to visible; "
-    "store: look-ups during ingest; memory: of a worker after 2 M and 10 M events; snapshot: 1 M ratings during ingest."
+    "store: look-ups during ingest; memory: of a worker after 2 M and 10 M events; snapshot: of 1 M ratings "
+    "during ingest; verify: of 25 M ratings, and its memory."
 )
 
 
