@@ -32,6 +32,7 @@ async def run_status(target: Target, bus: Bus, *, wall: Callable[[], float] = ti
     return {
         "run": target.run_id,
         "data": target.data,
+        "drift": target.drift,
         "bus": target.bus_url,
         "store": target.store_url,
         "replayer": None if folder is None else holder(folder, "replayer"),

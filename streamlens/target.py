@@ -37,6 +37,11 @@ class Target:
         return self.run.info.data if self.run else None
 
     @property
+    def drift(self) -> list[str]:
+        """What is injected into the run, ``kind@week:strength`` each."""
+        return list(self.run.info.options.get("drift", [])) if self.run else []
+
+    @property
     def bus_url(self) -> str:
         return self._url("bus", self.settings.bus, self.run.bus_url if self.run else None)
 

@@ -113,7 +113,8 @@ class ReplayOptions:
         for drift in parse_drifts(self.drift):
             if not self.week <= drift.week <= _LAST_WEEK:
                 raise ConfigError(
-                    f"drift {drift}: expected a week from {self.week}, when the live part begins, found {drift.week}"
+                    f"drift {drift}: expected a week from {self.week}, when the live part begins, "
+                    f"up to {_LAST_WEEK:,}, found {drift.week}"
                 )
         if self.until is not None:
             parse_date(self.until, "until")

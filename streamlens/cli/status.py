@@ -40,6 +40,8 @@ def status(
 
 def _print(found: dict[str, Any]) -> None:
     typer.echo(f"run       {found['run'] or '-'}  ({found['data'] or 'unknown data'})")
+    if found["drift"]:
+        typer.echo(f"drift     {', '.join(found['drift'])}")
     typer.echo(f"bus       {found['bus']}\nstore     {found['store']}")
     for role in ("replayer", "worker"):
         typer.echo(f"{role:9} {'not running' if found[role] is None else f'running (process {found[role]})'}")

@@ -19,6 +19,7 @@ COMMANDS = [
     "status",
     "topics",
     "features",
+    "snapshot",
     "verify",
     "deadletter",
     "doctor",

@@ -18,8 +18,10 @@ from typing import Any
 
 import pytest
 
+from featurestore.snapshot_reader import Snapshot
 from streamlens.cli.app import run
 from streams.bus import open_bus
+from streams.drift import read_ground_truth
 
 Capture = pytest.CaptureFixture[str]
 DEADLINE_S = 60.0
@@ -94,6 +96,24 @@ def in_finished(finished: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.chdir(finished)
 
 
+def test_what_drift_was_put_in_is_what_the_features_count(workplace: Path) -> None:
+    write_dataset(workplace / "ratings")
+    asked = ["--data", "ratings", "--speed", "max", "--drift", "malformed@12:high", "--drift", "late@14:high"]
+    replayed = streamlens("replay", *asked)
+    assert replayed.returncode == 0, replayed.stderr
+    assert "malformed@12:high, late@14:high" in replayed.stderr
+    assert streamlens("worker", "--until-end").returncode == 0
+    found = as_json("status")
+    assert found["drift"] == asked[-3::2]
+    malformed, late = read_ground_truth(workplace / "var" / "runs" / found["run"]).drifts
+    assert malformed.n_records > 50
+    assert late.n_records > 50
+    features = found["features"]
+    assert (features["dead_lettered"], features["late"]) == (malformed.n_records, late.n_records)
+    assert features["ratings"] == N_RATINGS - malformed.n_records
+    assert as_json("verify")["ok"]
+
+
 def as_json(*arguments: str) -> Any:
     out = io.StringIO()
     with redirect_stdout(out):
@@ -149,6 +169,22 @@ class TestFinishedRun:
     def test_features_are_shown_to_people_too(self, command: str, capsys: Capture) -> None:
         assert run(["features", command, "8"]) == 0
         assert "Movie, The" in capsys.readouterr().out
+
+    def test_a_snapshot_is_what_the_store_held_then(self, tmp_path: Path) -> None:
+        out, moment = tmp_path / "snapshot", 1_200_000_000 + 3_024 * (N_RATINGS // 2)
+        taken = streamlens("snapshot", "--as-of", str(moment), "--out", str(out))
+        assert taken.returncode == 0, taken.stderr
+        assert f"as of 2008-03-20 21:20:00 in {out}" in taken.stdout
+        snapshot = Snapshot(out)
+        assert len(snapshot.interactions()) == N_RATINGS // 2
+        user = snapshot.get_user_features([1])
+        assert int(user.n_ratings[0]) == as_json("features", "user", "1", "--as-of", str(moment))["n_ratings"]
+
+        refused = streamlens("snapshot", "--out", str(out))
+        assert (refused.returncode, refused.stdout) == (2, "")
+        assert "add --force" in refused.stderr
+        forced = streamlens("snapshot", "--out", str(out), "--force", "--json")
+        assert json.loads(forced.stdout)["files"]["interactions.parquet"]["rows"] == N_RATINGS
 
     def test_topics_and_groups_are_listed(self) -> None:
         topics = {row["topic"]: row["records"] for row in as_json("topics", "list")}
