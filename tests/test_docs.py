@@ -1,4 +1,4 @@
-"""What docs/time.md shows: its records are the schema's, and its consumer does what the page says."""
+"""What the pages show: records and files are the schema's, and programs do what their page says."""
 
 from __future__ import annotations
 
@@ -16,23 +16,25 @@ import pytest
 
 from streams.bus import TopicSpec, open_bus
 from streams.dataset import open_dataset
+from streams.drift import GROUND_TRUTH, DriftedDataset, GroundTruth
 from streams.events import DAY_S, RATINGS, Rating, Tick
-from streams.replayer import Replayer, ReplayOptions
+from streams.replay_options import ReplayOptions
+from streams.replayer import Replayer, plan_replay, with_drift
 
-PAGE = Path(__file__).parent.parent / "docs" / "time.md"
+DOCS = Path(__file__).parent.parent / "docs"
 DAY_0 = 14_000 * DAY_S
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+def blocks(page: str, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", (DOCS / page).read_text(), re.MULTILINE | re.DOTALL)
 
 
-def days_told(url: str, tmp_path: Path) -> list[str]:
-    """What the page's consumer prints for the log behind ``url``."""
-    (code,) = blocks("python")
-    script = tmp_path / "days.py"
+def printed(page: str, tmp_path: Path, *arguments: str) -> list[str]:
+    """The lines that the one program of a page prints."""
+    (code,) = blocks(page, "python")
+    script = tmp_path / "program.py"
     script.write_text(code)
-    done = subprocess.run([sys.executable, str(script), url], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, str(script), *arguments], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()
 
@@ -42,7 +44,7 @@ def date(day: int) -> str:
 
 
 def test_the_records_shown_are_those_of_the_schema() -> None:
-    shown = [block.strip().encode() for block in blocks("json")]
+    shown = [block.strip().encode() for block in blocks("time.md", "json")]
     assert len(shown) == 4
     for record in shown:
         kind = Tick if "type" in json.loads(record) else Rating
@@ -57,7 +59,7 @@ async def test_the_consumer_tells_each_day_of_a_replay_once(tmp_path: Path, part
         options = ReplayOptions(week=1, speed=math.inf, partitions=partitions)
         await Replayer(dataset, bus, options, run_id="run").replay()
     days = Counter(t // DAY_S for chunk in dataset.chunks() for t in chunk.timestamp.tolist())
-    assert days_told(url, tmp_path) == [*(f"{date(day)} {days[day]}" for day in sorted(days)), "late 0"]
+    assert printed("time.md", tmp_path, url) == [*(f"{date(day)} {days[day]}" for day in sorted(days)), "late 0"]
 
 
 async def test_the_consumer_meets_duplicates_late_ratings_heartbeats_and_garbage(tmp_path: Path) -> None:
@@ -88,11 +90,32 @@ async def test_the_consumer_meets_duplicates_late_ratings_heartbeats_and_garbage
             for record in records:
                 for partition in (0, 1) if isinstance(record, Tick) else (0,):
                     await producer.send(RATINGS, msgspec.json.encode(record), partition=partition)
-    assert days_told(url, tmp_path) == [f"{date(14_000)} 4", f"{date(14_001)} 1", "late 1"]
+    assert printed("time.md", tmp_path, url) == [f"{date(14_000)} 4", f"{date(14_001)} 1", "late 1"]
+
+
+def test_the_ground_truth_shown_is_that_of_the_schema() -> None:
+    (shown,) = blocks("drift.md", "json")
+    truth = msgspec.json.decode(shown, type=GroundTruth)
+    assert msgspec.json.decode(truth.encode()) == msgspec.json.decode(shown)
+
+
+async def test_the_judge_finds_the_drift_that_was_put_in(tmp_path: Path) -> None:
+    options = ReplayOptions(speed=math.inf, drift=("rating-bias@20:high", "malformed@25:high"))
+    dataset = with_drift(open_dataset("synthetic:ratings=20000"), options)
+    assert isinstance(dataset, DriftedDataset)
+    url, plan = f"sqlite:///{tmp_path}/bus.db", plan_replay(dataset, options)
+    async with open_bus(url) as bus:
+        await Replayer(dataset, bus, options, run_id="run").replay()
+    drifts = dataset.injected()
+    truth = GroundTruth("run", 0, plan.split.start, plan.split.cutoff, plan.n_training, plan.n_total, drifts)
+    (tmp_path / GROUND_TRUTH).write_bytes(truth.encode())
+    told = printed("drift.md", tmp_path, url, str(tmp_path))
+    assert [line.split(":")[0] for line in told] == ["rating-bias@20", "malformed@25"]
+    before, after = (float(number) for number in re.findall(r"\d\.\d{3}", told[0]))
+    assert after - before == pytest.approx(drifts[0].parameters["mean_shift"], abs=0.2)  # the data drifts too
 
 
 def test_pages_link_to_pages_that_exist() -> None:
-    root = PAGE.parent.parent
-    for page in (root / "README.md", *PAGE.parent.glob("*.md")):
+    for page in (DOCS.parent / "README.md", *DOCS.glob("*.md")):
         for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text()):
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
