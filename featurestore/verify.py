@@ -33,7 +33,7 @@ from featurestore.verify_copy import (
     StoreCopy,
     open_copy,
 )
-from featurestore.verify_log import PartitionPass, payload_crc
+from featurestore.verify_log import INVALID_COLUMNS, PartitionPass, payload_crc
 from featurestore.verify_report import Mismatch, VerifyReport, ViewReport
 from featurestore.verify_views import DEAD_LETTERS, DECAY, HISTORY, TASTE, Recomputation
 from featurestore.view_settings import ViewSettings
@@ -225,7 +225,7 @@ class _Check:
 
     def _letters(self, values: Iterable[bytes]) -> list[Int64s]:
         found = [letter for value in values if (letter := _letter(value, self._topic)) is not None]
-        table = np.array(found, np.int64).reshape(-1, 3)
+        table = np.array(found, np.int64).reshape(-1, 1 + len(INVALID_COLUMNS))
         return [np.ascontiguousarray(column) for column in table.T]
 
     def _read_movies(self) -> None:
@@ -331,15 +331,16 @@ async def _fetch(consumer: Consumer, tp: TopicPartition, until: int) -> list[Rec
     )
 
 
-def _letter(value: bytes, topic: str) -> tuple[int, int, int] | None:
-    """The partition and offset that a dead letter of ``topic`` is about, and its payload's crc; None for all else."""
+def _letter(value: bytes, topic: str) -> tuple[int, ...] | None:
+    """The partition that a dead letter of ``topic`` is about, and INVALID_COLUMNS; None for all else."""
     try:
         letter = json.loads(value)
         if letter["topic"] != topic:
             return None
         text, in_base64 = letter["payload"], letter.get("encoding") == "base64"
         payload = base64.b64decode(text, validate=True) if in_base64 else text.encode()
-        partition, offset = np.array([letter["partition"], letter["offset"]]).astype(np.int64, casting="safe").tolist()
-        return partition, offset, payload_crc(payload)
+        size = len(payload) if letter.get("size") is None else letter["size"]
+        numbers = np.array([letter["partition"], letter["offset"], size]).astype(np.int64, casting="safe").tolist()
+        return (*numbers, payload_crc(payload))
     except (ValueError, KeyError, TypeError, AttributeError, binascii.Error):
         return None  # it stands for no record, so the record that it should stand for is reported

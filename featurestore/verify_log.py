@@ -20,14 +20,15 @@ import numpy as np
 from streams.events import EARLIEST_TIMESTAMP
 from streams.records import Int64s, RecordBatch
 
-__all__ = ["FACT_COLUMNS", "INVALID_COLUMNS", "PartitionPass", "payload_crc"]
+__all__ = ["FACT_COLUMNS", "INVALID_COLUMNS", "PartitionPass", "kept_part", "payload_crc"]
 
 FACT_COLUMNS = ("log_offset", "user_id", "movie_id", "half_stars", "timestamp", "late")
-INVALID_COLUMNS = ("log_offset", "payload_crc")
+INVALID_COLUMNS = ("log_offset", "size", "payload_crc")
 
 Fields = dict[str, Any]
 
 _INT64_MAX = 2**63 - 1
+_KEPT = 262_144
 _PIECE = 8
 """Records parsed at once where not all of a batch can be: so that a few odd ones do not make the rest slow."""
 
@@ -48,8 +49,24 @@ _TYPES: dict[str, tuple[type, ...]] = {
 
 
 def payload_crc(payload: bytes) -> int:
-    """A fingerprint of a record's value: a dead letter must carry the record it is about."""
+    """A fingerprint of what a dead letter must carry: the record it is about, or the first part of a large one."""
     return zlib.crc32(payload)
+
+
+def kept_part(value: bytes) -> bytes:
+    """As much of a record as its dead letter holds: 256 KiB, less a character of text that they would cut in two.
+
+    >>> [len(kept_part(value)) for value in (b"x" * 300_000, b"x" + "é".encode() * 150_000, bytes([255]) * 300_000)]
+    [262144, 262143, 262144]
+    """
+    if len(value) <= _KEPT:
+        return value
+    try:
+        value[:_KEPT].decode()
+    except UnicodeDecodeError as error:
+        if error.reason == "unexpected end of data":
+            return value[: error.start]
+    return value[:_KEPT]
 
 
 def _refuse(constant: str) -> object:
@@ -178,7 +195,8 @@ class PartitionPass:
             elif fields is not None and kind == "tick" and self._tick(fields, published[at]):
                 continue
             self.invalid += 1
-            refused.extend((offsets[at], payload_crc(batch.values[at])))
+            value = batch.values[at]
+            refused.extend((offsets[at], len(value), payload_crc(kept_part(value))))
         self.published_ms = int(batch.timestamps_ms[-1])
         return _columns(facts, len(FACT_COLUMNS)), _columns(refused, len(INVALID_COLUMNS))
 

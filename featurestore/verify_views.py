@@ -81,7 +81,7 @@ SELECT user_id, genre, sum(weight) AS n, sum(weight * half_stars) AS half_stars
 FROM weighted JOIN movie_genres USING (movie_id) GROUP BY user_id, genre
 """
 
-_DEAD_LETTERS = "SELECT log_offset, payload_crc FROM invalid"
+_DEAD_LETTERS = f"SELECT {', '.join(INVALID_COLUMNS)} FROM invalid"
 
 _KEYS = {
     "item_hours": 2,
@@ -173,7 +173,7 @@ class Recomputation:
         self._insert("movie_genres", ("movie_id", "genre"), [table[:, 0].copy(), table[:, 1].copy()])
 
     def add_letters(self, columns: list[Int64s]) -> None:
-        """Dead letters of any partition: its number, the offset they are about, the crc of their payload."""
+        """Dead letters of any partition: its number, and INVALID_COLUMNS as they tell it."""
         self._insert("letters", ("partition", *INVALID_COLUMNS), columns)
 
     def compare(self, view: str, pages: Iterable[Sequence[Column]], partition: int, report: ViewReport) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from operator import attrgetter
 
@@ -17,10 +18,17 @@ import numpy.typing as npt
 from streams.events import EARLIEST_TIMESTAMP, DeadLetter, RatingsRecord
 from streams.records import Int64s, RecordBatch
 
-__all__ = ["NO_IDENTITY", "InvalidRecord", "RatingBatch", "decode_ratings"]
+__all__ = ["KEPT_BYTES", "NO_IDENTITY", "InvalidRecord", "RatingBatch", "decode_ratings"]
 
 NO_IDENTITY = -1
 """``source`` code and ``event_id`` of a record that carries no identity."""
+
+KEPT_BYTES = 256 << 10
+"""How much of a record its dead letter keeps, so that any broker takes it: a Kafka broker's own limit is 1 MB."""
+
+_KEPT_REASON = 1_000
+_MAX_ESCAPED = -(-KEPT_BYTES // 3) * 4
+"""Text may take as much room in JSON as base64 of the largest part that is kept; control characters need more."""
 
 _INT64_MAX = 2**63 - 1
 _decoder = msgspec.json.Decoder(RatingsRecord)
@@ -35,12 +43,29 @@ class InvalidRecord:
     payload: bytes
 
     def dead_letter(self, topic: str, partition: int) -> DeadLetter:
-        """The record for the ``deadletter`` topic; its origin is its identity there."""
-        try:
-            payload, encoding = self.payload.decode(), "utf-8"
-        except UnicodeDecodeError:
-            payload, encoding = base64.b64encode(self.payload).decode(), "base64"
-        return DeadLetter(topic, partition, self.offset, self.reason, payload, encoding)
+        """The record for the ``deadletter`` topic; its origin is its identity there.
+
+        Of a record above :data:`KEPT_BYTES` it holds the first part, up to a whole character of text.
+        """
+        kept, size = self.payload, None
+        if len(kept) > KEPT_BYTES:
+            kept, size = _without_part_of_a_character(kept[:KEPT_BYTES]), len(kept)
+        payload, encoding = base64.b64encode(kept).decode(), "base64"
+        with suppress(UnicodeDecodeError):
+            text = kept.decode()
+            if len(msgspec.json.encode(text)) <= _MAX_ESCAPED:
+                payload, encoding = text, "utf-8"
+        reason = self.reason if len(self.reason) <= _KEPT_REASON else f"{self.reason[:_KEPT_REASON]}..."
+        return DeadLetter(topic, partition, self.offset, reason, payload, encoding, size=size)
+
+
+def _without_part_of_a_character(cut: bytes) -> bytes:
+    try:
+        cut.decode()
+    except UnicodeDecodeError as error:
+        if error.reason == "unexpected end of data":
+            return cut[: error.start]
+    return cut
 
 
 @dataclass(slots=True, eq=False)

@@ -102,7 +102,9 @@ class Metric(msgspec.Struct, frozen=True, omit_defaults=True):
 class DeadLetter(msgspec.Struct, frozen=True, omit_defaults=True):
     """A record that could not be processed: where it stood, why it was refused, and the record itself.
 
-    ``payload`` is the value as text; ``encoding`` is "utf-8", or "base64" where the bytes were not text.
+    ``payload`` is the value as text; ``encoding`` is "utf-8", or "base64" where the bytes were not text, or text that
+    JSON would have to escape at length. Of a large record it is the first part only: ``size`` then says how many bytes
+    the whole record has, which stands where it stood.
     """
 
     topic: str
@@ -113,6 +115,7 @@ class DeadLetter(msgspec.Struct, frozen=True, omit_defaults=True):
     encoding: str = "utf-8"
     source: str | None = None
     event_id: int | None = None
+    size: int | None = None
 
 
 class Control(msgspec.Struct, frozen=True, omit_defaults=True):

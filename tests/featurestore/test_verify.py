@@ -471,6 +471,18 @@ async def test_a_dead_letter_about_a_valid_record_or_with_another_payload_is_fou
     assert faulty(await world.verify()) == {"dead_letters": 2}
 
 
+async def test_of_a_large_record_the_letter_must_hold_the_first_part_and_the_size(empty: World) -> None:
+    await empty.publish([(0, b"x" + "é".encode() * 150_000), (1, b"\x01" * 300_000)])
+    await empty.ingest()
+    assert (await empty.verify()).ok
+    (value,) = (value for (value,) in empty.query("SELECT value FROM outbox WHERE id = 1"))
+    letter = msgspec.json.decode(value, type=DeadLetter)
+    for changed in ({"size": 300_000}, {"size": None}, {"payload": letter.payload[:-1]}):
+        wrong = msgspec.structs.replace(letter, **changed)
+        empty.sql("UPDATE outbox SET value = ? WHERE id = 1", msgspec.json.encode(wrong))
+        assert faulty(await empty.verify()) == {"dead_letters": 1}
+
+
 async def test_other_dead_letters_are_none_of_its_business(world: World) -> None:
     elsewhere = DeadLetter("feedback", 0, 1, "why", "{}")
     not_applied_yet = DeadLetter(RATINGS, 0, 10_000, "why", "{}")

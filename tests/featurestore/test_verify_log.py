@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import base64
+
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from featurestore.verify_log import PartitionPass, payload_crc
-from streams.batch import decode_ratings
+from featurestore.verify_log import PartitionPass, kept_part, payload_crc
+from streams.batch import KEPT_BYTES, InvalidRecord, decode_ratings
 from streams.events import DAY_S, RATINGS
 from streams.records import RecordBatch
 
@@ -122,7 +124,8 @@ def test_it_reads_every_record_as_the_decoder_does(values: list[bytes]) -> None:
     wanted = [decoded.offset, decoded.user_id, decoded.movie_id, decoded.half_stars, decoded.timestamp]
     assert [column.tolist() for column in facts[:5]] == [column[new].tolist() for column in wanted]
     assert invalid[0].tolist() == [record.offset for record in decoded.invalid]
-    assert invalid[1].tolist() == [payload_crc(record.payload) for record in decoded.invalid]
+    assert invalid[1].tolist() == [len(record.payload) for record in decoded.invalid]
+    assert invalid[2].tolist() == [payload_crc(record.payload) for record in decoded.invalid]
     assert one_pass.newest == {decoded.sources[source]: event_id for source, event_id in seen.items()}
     assert one_pass.clock == max(decoded.tick_time.tolist(), default=0)
     assert one_pass.closed == max(decoded.tick_time[decoded.tick_boundary].tolist(), default=0)
@@ -170,3 +173,16 @@ def test_a_rating_beyond_a_double_is_invalid_even_if_another_follows(huge: str) 
     assert decode_ratings(batch_of([value])).invalid
     facts, invalid = PartitionPass(lateness_s=0).read(batch_of([value]))
     assert (len(facts[0]), invalid[0].tolist()) == (0, [0])
+
+
+_ENDS = [*map(str.encode, "xé€\U0001f600\x00"), b"\xff", b"\xe2", b"\xed\xa0", b"\xf0\x9f"]
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.sampled_from(_ENDS), min_size=3, max_size=8), st.integers(0, 6))
+def test_letter_and_check_cut_a_large_record_at_the_same_byte(ends: list[bytes], before: int) -> None:
+    value = b"y" * (KEPT_BYTES - before) + b"".join(ends)
+    letter = InvalidRecord(0, "why", value).dead_letter("ratings", 0)
+    kept = base64.b64decode(letter.payload) if letter.encoding == "base64" else letter.payload.encode()
+    assert kept == kept_part(value)
+    assert letter.size == (len(value) if len(value) > KEPT_BYTES else None)
