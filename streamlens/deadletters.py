@@ -1,8 +1,7 @@
-"""Dead letters: what could not be processed, counted by reason, and published again."""
+"""Dead letters: what could not be processed, read from the bus and counted by reason."""
 
 from __future__ import annotations
 
-import base64
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
@@ -15,7 +14,7 @@ from streams.bus import Bus
 from streams.events import DEADLETTER, DeadLetter
 from streams.records import RecordBatch
 
-__all__ = ["DeadLetterSummary", "PlacedLetter", "read_dead_letters", "replay_dead_letters"]
+__all__ = ["DeadLetterSummary", "PlacedLetter", "placed_letters", "read_dead_letters"]
 
 _FETCH_S = 1.0
 _decoder = msgspec.json.Decoder(DeadLetter)
@@ -28,6 +27,11 @@ class PlacedLetter:
     letter: DeadLetter
     partition: int
     timestamp_ms: int
+
+    @property
+    def origin(self) -> str:
+        """Where the record stands that it is about."""
+        return f"{self.letter.topic}/{self.letter.partition}/{self.letter.offset}"
 
     @property
     def kind(self) -> str:
@@ -55,41 +59,12 @@ class DeadLetterSummary:
 async def read_dead_letters(bus: Bus, *, last: int = 10) -> DeadLetterSummary:
     """All dead letters up to now; ``last`` of them are kept. None at all if the topic does not exist yet."""
     summary = DeadLetterSummary(deque(maxlen=last))
-    async for placed in _letters(bus):
+    async for placed in placed_letters(bus):
         summary.add(placed)
     return summary
 
 
-async def replay_dead_letters(bus: Bus, *, kind: str | None = None) -> Counter[str]:
-    """Publish the records behind the dead letters (of one kind) again; returns how many by topic.
-
-    Each goes to the partition it came from, as source ``dlq/topic/partition/offset`` with id 1: however often it is
-    replayed, it counts once. A payload that is no JSON object cannot carry that identity, and goes as it was.
-    """
-    published: Counter[str] = Counter()
-    async with bus.producer() as producer:
-        async for placed in _letters(bus):
-            if placed.letter.topic == DEADLETTER or kind not in (None, placed.kind):
-                continue
-            key, value = _again(placed.letter)
-            await producer.send(placed.letter.topic, value, key=key, partition=placed.letter.partition)
-            published[placed.letter.topic] += 1
-        await producer.flush()
-    return published
-
-
-def _again(letter: DeadLetter) -> tuple[bytes | None, bytes]:
-    payload = base64.b64decode(letter.payload) if letter.encoding == "base64" else letter.payload.encode()
-    try:
-        record = msgspec.json.decode(payload, type=dict[str, msgspec.Raw])
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return None, payload
-    key = bytes(record["user_id"]) if "user_id" in record else None
-    identity = {"source": f"dlq/{letter.topic}/{letter.partition}/{letter.offset}", "event_id": 1}
-    return key, msgspec.json.encode({**record, **identity})
-
-
-async def _letters(bus: Bus) -> AsyncIterator[PlacedLetter]:
+async def placed_letters(bus: Bus) -> AsyncIterator[PlacedLetter]:
     """The dead letters on the bus by now, each once: delivery is at least once, and ids rise per source."""
     if DEADLETTER not in await bus.topics():
         return

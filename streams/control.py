@@ -14,7 +14,7 @@ from streams.errors import ConfigError
 from streams.events import CONTROL, DEADLETTER, Control
 from streams.records import RecordBatch
 
-__all__ = ["ACTIONS", "ControlListener", "ask"]
+__all__ = ["ACTIONS", "ControlListener", "ask", "parse_request"]
 
 ACTIONS = ("pause", "resume", "stop", "speed")
 _EVERY_RUN = "*"
@@ -67,18 +67,28 @@ class ControlListener:
 
     async def _read(self, batch: RecordBatch) -> None:
         for position, value in enumerate(batch.values):
-            try:
-                request = _decoder.decode(value)
-                problem = _problem(request)
-            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-                problem = f"not a control record: {error}"
-            if problem:
+            request, problem = parse_request(value)
+            if request is None:
                 letter = InvalidRecord(int(batch.offsets[position]), problem, value)
                 await self._producer.send(
                     DEADLETTER, _encoder.encode(letter.dead_letter(batch.topic, batch.partition)), key=b"control"
                 )
             elif request.run in (self._run_id, _EVERY_RUN):
                 self._take(request)
+
+
+def parse_request(value: bytes) -> tuple[Control | None, str]:
+    """The request that a record of the ``control`` topic holds; None, and why, for one that holds none.
+
+    >>> parse_request(b'{"run":"r","action":"dance"}')
+    (None, "action: expected one of pause, resume, stop, speed, found 'dance'")
+    """
+    try:
+        request = _decoder.decode(value)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        return None, f"not a control record: {error}"
+    problem = _problem(request)
+    return (None, problem) if problem else (request, "")
 
 
 def _problem(request: Control) -> str | None:
