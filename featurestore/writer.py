@@ -207,7 +207,7 @@ class FeatureWriter:
             ratings = Accepted.concat(parts)
             views = Views.of(ratings, self.views, self.catalogue) if len(ratings) else None
             with store_errors(self.path), transaction(self._connection) as connection:
-                self._move_cursors(connection, [cursors[p] for p in changed])
+                self._move_cursors(connection, [cursors[p] for p in changed], _sources(batches))
                 if views is not None:
                     views.write(connection, self.views.session_gap_s)
                 rows = [(self.agent, DEADLETTER, key, value) for key, value in letters]
@@ -242,7 +242,10 @@ class FeatureWriter:
             letters.append((key, msgspec.json.encode(letter)))
         return letters
 
-    def _move_cursors(self, connection: sqlite3.Connection, cursors: list[Cursor]) -> None:
+    def _move_cursors(
+        self, connection: sqlite3.Connection, cursors: list[Cursor], sources: Mapping[int, set[str]]
+    ) -> None:
+        """sources: by partition, whose last ids may have moved; of others there may be one per dead letter replayed."""
         now_ms = self._wall_ms()
         for after in cursors:
             before = self._cursors[after.partition]
@@ -265,9 +268,9 @@ class FeatureWriter:
             connection.executemany(
                 "INSERT INTO sources VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET event_id = excluded.event_id",
                 [
-                    (self.agent, self.topic, after.partition, source, event_id)
-                    for source, event_id in after.last_ids.items()
-                    if before.last_ids.get(source) != event_id
+                    (self.agent, self.topic, after.partition, source, after.last_ids[source])
+                    for source in sources[after.partition]
+                    if source in after.last_ids and before.last_ids.get(source) != after.last_ids[source]
                 ],
             )
 
@@ -294,6 +297,14 @@ class FeatureWriter:
         """Forget the outbox rows up to ``last_id``: the bus has acknowledged them."""
         with store_errors(self.path), transaction(self._connection) as connection:
             connection.execute("DELETE FROM outbox WHERE agent = ? AND id <= ?", (self.agent, last_id))
+
+
+def _sources(batches: Iterable[RatingBatch]) -> dict[int, set[str]]:
+    """The sources of the batches by partition."""
+    found: dict[int, set[str]] = {}
+    for batch in batches:
+        found.setdefault(batch.partition, set()).update(batch.sources)
+    return found
 
 
 def _difference(before: list[Cursor], after: list[Cursor]) -> AppliedBatch:
