@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncGenerator
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -13,7 +14,9 @@ from streams.bus import Bus
 from streams.errors import ConfigError, UnknownTopic
 from streams.records import RecordBatch
 
-__all__ = ["GroupLag", "TailedRecord", "describe_topics", "group_lags", "tail"]
+__all__ = ["RECORD_COLUMNS", "GroupLag", "TailedRecord", "describe_topics", "group_lags", "tail"]
+
+RECORD_COLUMNS = ("topic", "partition", "offset", "timestamp_ms", "key", "value")
 
 _POLL_S = 0.2
 """How long a fetch may keep a tail from noticing that it shall stop."""
@@ -82,9 +85,20 @@ class TailedRecord:
     key: bytes | None
     value: bytes
 
+    def holds(self, pattern: re.Pattern[str] | None, key: str | None) -> bool:
+        """True if ``pattern`` is found in the value, and the key is ``key``; None asks for nothing."""
+        if key is not None and self.key != key.encode(errors="surrogateescape"):
+            return False
+        return pattern is None or pattern.search(self.value.decode(errors="replace")) is not None
+
     def json_value(self) -> bytes:
         """The value as one line of JSON; what is not JSON becomes a JSON string."""
         return msgspec.json.encode(_as_json(self.value))
+
+    def csv_row(self) -> tuple[object, ...]:
+        """The record under RECORD_COLUMNS; what is not text has replacement characters."""
+        key = None if self.key is None else self.key.decode(errors="replace")
+        return (self.topic, self.partition, self.offset, self.timestamp_ms, key, self.value.decode(errors="replace"))
 
     def json_record(self) -> bytes:
         """The record with its place and key as one line of JSON."""

@@ -1,4 +1,4 @@
-"""One user's or movie's features as plain values, with titles: what ``streamlens features`` shows."""
+"""Features as plain values, with titles: what ``streamlens features`` shows."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ import numpy as np
 
 from featurestore.embeddings import EmbeddingStore, Kind, embeddings_url
 from featurestore.features import UserFeatures
+from featurestore.popularity import PopularityReader
 from featurestore.reader import FeatureReader
 from streamlens.target import Target
 from streams.errors import ConfigError, StoreMissing
 from streams.replay_options import parse_date
 
-__all__ = ["describe_item", "describe_user", "parse_as_of"]
+__all__ = ["describe_item", "describe_top", "describe_user", "parse_as_of"]
 
 _LATEST_RATINGS = 10
 
@@ -79,6 +80,33 @@ def describe_item(target: Target, movie_id: int, as_of: str | None) -> dict[str,
             for name in found.window_n
         },
         "windows_end": found.as_of,
+    }
+
+
+def describe_top(target: Target, ranking: str, k: int, as_of: str | None) -> dict[str, Any]:
+    """The first ``k`` movies of a ranking (:data:`featurestore.popularity.RANKINGS`), best first, with their trends."""
+    moment = parse_as_of(as_of)
+    with PopularityReader(target.store_url) as reader:
+        found = reader.top_items(ranking, moment, k)
+        movies = reader.movies([item.movie_id for item in found.items])
+    return {
+        "window": ranking,
+        "as_of": moment,
+        "start": found.start,
+        "end": found.end,
+        "trend_step_s": found.step_s,
+        "movies": [
+            {
+                "rank": rank,
+                "movie_id": item.movie_id,
+                "title": movie.title if (movie := movies.get(item.movie_id)) else None,
+                "n_ratings": item.n_ratings,
+                "mean_rating": item.mean_rating,
+                "score": item.score,
+                "trend": trend,
+            }
+            for rank, (item, trend) in enumerate(zip(found.items, found.trend.tolist(), strict=True), 1)
+        ],
     }
 
 

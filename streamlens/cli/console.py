@@ -1,7 +1,9 @@
-"""Output: JSON for programs, tables for people, and times and numbers as people read them."""
+"""Output: JSON and CSV for programs, tables for people, and times and numbers as people read them."""
 
 from __future__ import annotations
 
+import csv
+import io
 import math
 import os
 import shutil
@@ -14,9 +16,26 @@ from typing import Any, Self
 import msgspec
 import typer
 
-__all__ = ["StatusLine", "day", "heading", "is_terminal", "moment", "print_json", "print_table", "printable", "text"]
+__all__ = [
+    "StatusLine",
+    "csv_line",
+    "day",
+    "heading",
+    "is_terminal",
+    "moment",
+    "print_csv",
+    "print_csv_row",
+    "print_json",
+    "print_table",
+    "printable",
+    "shortened",
+    "sparkline",
+    "text",
+]
 
 _PLAIN_INTERVAL_S = 5.0
+_BLOCKS = " ▁▂▃▄▅▆▇█"
+_ASCII = " .:-=+*#@"
 
 
 def print_json(value: Any) -> None:
@@ -24,8 +43,57 @@ def print_json(value: Any) -> None:
     typer.echo(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
 
 
-def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Aligned columns, numbers to the right, nothing drawn around them: easy to read, grep and cut."""
+def print_csv(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """A header and a line per row, as RFC 4180 quotes them."""
+    for row in (columns, *rows):
+        print_csv_row(row)
+
+
+def print_csv_row(values: Sequence[object]) -> None:
+    """One row; in a terminal, which would obey what foreign text holds, on one line and escaped."""
+    line = csv_line(values)
+    typer.echo(printable(line) if is_terminal() else line)
+
+
+def csv_line(values: Sequence[object]) -> str:
+    """One row without its line end; what is absent is empty.
+
+    >>> csv_line([1234, 4.5, None, float("nan"), "Thing, The", "say"])
+    '1234,4.5,,,"Thing, The",say'
+    """
+    line = io.StringIO()
+    absent = [value is None or (isinstance(value, float) and math.isnan(value)) for value in values]
+    plain = ["" if no else value for no, value in zip(absent, values, strict=True)]
+    csv.writer(line, lineterminator="").writerow(plain)
+    return line.getvalue()
+
+
+def sparkline(counts: Sequence[int], *, ascii_only: bool | None = None) -> str:
+    """Counts as a line of bars, the largest of them the highest, zero a blank; in ASCII where stdout knows no blocks.
+
+    >>> sparkline([0, 1, 4, 8], ascii_only=False), sparkline([0, 1, 4, 8], ascii_only=True)
+    (' ▁▄█', ' .=@')
+    """
+    if ascii_only is None:
+        ascii_only = not _prints(_BLOCKS)
+    bars = _ASCII if ascii_only else _BLOCKS
+    top = max(counts, default=0)
+    return "".join(bars[-(-count * (len(bars) - 1) // top) if count else 0] for count in counts)
+
+
+def _prints(characters: str) -> bool:
+    try:
+        characters.encode(sys.stdout.encoding or "ascii")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, fit: bool = False) -> None:
+    """Aligned columns, numbers to the right, nothing drawn around them: easy to read, grep and cut.
+
+    fit: in a terminal, lines end where it does; for a table whose last column may be long and is no news.
+    """
     from rich.cells import cell_len  # a title may hold characters that are two columns wide, or none
 
     def padded(cell: str, width: int, right: bool) -> str:
@@ -37,7 +105,25 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Non
     widths = [max(cell_len(row[i]) for row in [list(columns), *cells]) for i in range(len(columns))]
     for row in [list(columns), *cells]:
         line = [padded(c, w, r) for c, w, r in zip(row, widths, right, strict=True)]
-        typer.echo("  ".join(line).rstrip())
+        typer.echo(shortened("  ".join(line).rstrip(), _width() if fit else None))
+
+
+def shortened(line: str, columns: int | None) -> str:
+    """As much of a line as fits, the end marked where some is missing; all of it for None.
+
+    >>> shortened("Shawshank Redemption, The", 12), shortened("Heat", 12), shortened("Heat", None)
+    ('Shawshank...', 'Heat', 'Heat')
+    """
+    from rich.cells import cell_len, set_cell_size
+
+    if columns is None or cell_len(line) <= columns:
+        return line
+    return set_cell_size(line, max(columns - 3, 0)).rstrip() + "..."
+
+
+def _width() -> int | None:
+    """Columns of the terminal; None if stdout is none, where no line has to be short."""
+    return shutil.get_terminal_size().columns if is_terminal() else None
 
 
 def heading(title: str) -> None:

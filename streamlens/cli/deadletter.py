@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from streamlens.cli import options
-from streamlens.cli.console import heading, moment, print_json, print_table, printable
+from streamlens.cli.console import heading, moment, print_csv, print_json, print_table, printable
 
 if TYPE_CHECKING:
     from streamlens.deadletter_replay import Replayed
@@ -19,6 +19,7 @@ __all__ = ["app"]
 
 app = typer.Typer(help="What could not be processed, and why; have it tried again.")
 
+_COLUMNS = ("topic", "partition", "offset", "timestamp_ms", "reason", "payload", "encoding", "size")
 _LONGEST_PAYLOAD = 100
 _LONGEST_RECORD = 500
 
@@ -29,8 +30,10 @@ def list_letters(
     run: options.RunId = None,
     bus: options.Bus = None,
     as_json: options.Json = False,
+    as_csv: options.Csv = False,
 ) -> None:
-    """Count the dead letters by reason, and show the last ones."""
+    """Count the dead letters by reason, and show the last ones; in CSV only these."""
+    options.one_format(as_json, as_csv)
     from streamlens.deadletters import DeadLetterSummary, read_dead_letters
 
     target = options.find_target(run, bus=bus)
@@ -43,6 +46,9 @@ def list_letters(
     if as_json:
         letters = [placed.as_dict() for placed in summary.last]
         print_json({"total": summary.total, "reasons": dict(summary.kinds.most_common()), "last": letters})
+        return
+    if as_csv:
+        print_csv(_COLUMNS, [[placed.as_dict()[name] for name in _COLUMNS] for placed in summary.last])
         return
     if not summary.total:
         typer.echo("no dead letters")

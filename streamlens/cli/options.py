@@ -9,10 +9,11 @@ import typer
 if TYPE_CHECKING:
     from streamlens.target import Target
 
-__all__ = ["Bus", "Json", "Quiet", "RunId", "Store", "WithParent", "find_target", "say_waiting"]
+__all__ = ["Bus", "Csv", "Json", "Quiet", "RunId", "Store", "WithParent", "find_target", "one_format", "say_waiting"]
 
 RunId = Annotated[str | None, typer.Option("--run", metavar="ID", help="The run; by default the last one started.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+Csv = Annotated[bool, typer.Option("--csv", help="Print CSV with a header.")]
 Bus = Annotated[str | None, typer.Option("--bus", metavar="URL", help="The bus; by default the run's own log.")]
 Store = Annotated[str | None, typer.Option("--store", metavar="URL", help="The feature store; by default the run's.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
@@ -24,6 +25,14 @@ def find_target(run: str | None, *, bus: str | None = None, store: str | None = 
     from streamlens.target import find_target
 
     return find_target(run, bus=bus, store=store)
+
+
+def one_format(as_json: bool, as_csv: bool) -> None:
+    """Raises ConfigError where both are asked for."""
+    if as_json and as_csv:
+        from streams.errors import ConfigError
+
+        raise ConfigError("--json and --csv: expected one of them, found both")
 
 
 def say_waiting(until: str) -> None:

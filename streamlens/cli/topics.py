@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
+import re
+from collections.abc import AsyncGenerator
+from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from streamlens.cli import options
-from streamlens.cli.console import print_json, print_table
+from streamlens.cli.console import print_csv, print_csv_row, print_json, print_table
 from streamlens.signals import run_until_signal
 
 if TYPE_CHECKING:
+    from streamlens.bus_views import TailedRecord
     from streamlens.target import Target
 
 __all__ = ["app"]
@@ -21,19 +24,26 @@ app = typer.Typer(help="Look into the bus: topics, lag, and records as they come
 
 
 @app.command("list")
-def list_topics(run: options.RunId = None, bus: options.Bus = None, as_json: options.Json = False) -> None:
+def list_topics(
+    run: options.RunId = None,
+    bus: options.Bus = None,
+    as_json: options.Json = False,
+    as_csv: options.Csv = False,
+) -> None:
     """Topics, their partitions, and how many records they hold."""
+    options.one_format(as_json, as_csv)
     rows = asyncio.run(_list(options.find_target(run, bus=bus)))
     if as_json:
         print_json(rows)
         return
-    if not rows:
+    columns = ["topic", "partition", "start", "end", "records"]
+    table = [[row["topic"], *(p[name] for name in columns[1:])] for row in rows for p in row["partitions"]]
+    if as_csv:
+        print_csv(columns, table)
+    elif table:
+        print_table(columns, table)
+    else:
         typer.echo("no topics yet")
-        return
-    print_table(
-        ["topic", "partition", "first", "end", "records"],
-        [[row["topic"], p["partition"], p["start"], p["end"], p["records"]] for row in rows for p in row["partitions"]],
-    )
 
 
 async def _list(target: Target) -> list[dict[str, Any]]:
@@ -44,17 +54,26 @@ async def _list(target: Target) -> list[dict[str, Any]]:
 
 
 @app.command()
-def lag(run: options.RunId = None, bus: options.Bus = None, as_json: options.Json = False) -> None:
+def lag(
+    run: options.RunId = None,
+    bus: options.Bus = None,
+    as_json: options.Json = False,
+    as_csv: options.Csv = False,
+) -> None:
     """How far each consumer group is behind."""
+    options.one_format(as_json, as_csv)
     rows = asyncio.run(_lag(options.find_target(run, bus=bus)))
     if as_json:
         print_json(rows)
         return
-    if not rows:
-        typer.echo("no consumer group has committed anything yet")
-        return
     columns = ["group", "topic", "partition", "committed", "end", "lag"]
-    print_table(columns, [[row[name] for name in columns] for row in rows])
+    table = [[row[name] for name in columns] for row in rows]
+    if as_csv:
+        print_csv(columns, table)
+    elif table:
+        print_table(columns, table)
+    else:
+        typer.echo("no consumer group has committed anything yet")
 
 
 async def _lag(target: Target) -> list[dict[str, Any]]:
@@ -68,14 +87,23 @@ async def _lag(target: Target) -> list[dict[str, Any]]:
 def tail(
     topic: Annotated[str, typer.Argument(help="ratings, metrics, deadletter, control, ...")],
     from_beginning: Annotated[bool, typer.Option("--from-beginning", help="Also what the log already holds.")] = False,
-    limit: Annotated[int | None, typer.Option("--limit", min=1, metavar="N", help="Stop after N records.")] = None,
+    limit: Annotated[
+        int | None, typer.Option("--limit", min=1, metavar="N", help="Stop after N records that were printed.")
+    ] = None,
     partition: Annotated[int | None, typer.Option("--partition", metavar="P", help="Only this partition.")] = None,
+    grep: Annotated[
+        str | None, typer.Option("--grep", metavar="REGEX", help="Only records whose value holds a match.")
+    ] = None,
+    key: Annotated[str | None, typer.Option("--key", help="Only records of this key: a user's id in ratings.")] = None,
     meta: Annotated[bool, typer.Option("--meta", help="With offset, key and time of publishing.")] = False,
     run: options.RunId = None,
     bus: options.Bus = None,
     as_json: Annotated[bool, typer.Option("--json", help="Lines of JSON, which it prints anyway.")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV with a header, and all that --meta tells.")] = False,
 ) -> None:
     """Print records as lines of JSON as they come, until Ctrl-C; without a run, wait for one."""
+    options.one_format(as_json, as_csv)
+    pattern = None if grep is None else _pattern(grep)
     with suppress(KeyboardInterrupt):
         from streamlens.waiting import once_there
 
@@ -89,9 +117,22 @@ def tail(
 
             target = await once_there(lambda: _find_topic(topic, run, bus), stopping, say)
             if target is not None:
-                await _tail(target, stopping, topic, from_beginning or waited, limit, partition, meta)
+                found = _matching(target, stopping, topic, from_beginning or waited, partition, pattern, key)
+                await _print_records(found, limit, meta, as_csv)
 
         run_until_signal(main)
+
+
+def _pattern(regex: str) -> re.Pattern[str]:
+    from streams.errors import ConfigError
+
+    try:
+        return re.compile(regex)
+    except re.error as error:
+        raise ConfigError(
+            f"--grep: expected a regular expression, found {regex!r} ({error}); put a backslash before characters that "
+            "mean themselves"
+        ) from None
 
 
 async def _find_topic(topic: str, run: str | None, bus: str | None) -> Target:
@@ -107,24 +148,37 @@ async def _find_topic(topic: str, run: str | None, bus: str | None) -> Target:
     return target
 
 
-async def _tail(
+async def _matching(
     target: Target,
     stopping: asyncio.Event,
     topic: str,
     from_beginning: bool,
-    limit: int | None,
     partition: int | None,
-    meta: bool,
-) -> None:
+    pattern: re.Pattern[str] | None,
+    key: str | None,
+) -> AsyncGenerator[TailedRecord]:
     from streamlens.bus_views import tail as tail_records
 
     async with target.open_bus() as bus:
         records = tail_records(bus, topic, stopping, from_beginning=from_beginning, partition=partition)
-        count = 0
+        async with aclosing(records):
+            async for record in records:
+                if record.holds(pattern, key):
+                    yield record
+
+
+async def _print_records(records: AsyncGenerator[TailedRecord], limit: int | None, meta: bool, as_csv: bool) -> None:
+    from streamlens.bus_views import RECORD_COLUMNS
+
+    if as_csv:
+        print_csv_row(RECORD_COLUMNS)
+    count = 0
+    async with aclosing(records):
         async for record in records:
-            line = record.json_record() if meta else record.json_value()
-            typer.echo(line)
+            if as_csv:
+                print_csv_row(record.csv_row())
+            else:
+                typer.echo(record.json_record() if meta else record.json_value())
             count += 1
             if count == limit:
                 break
-        await records.aclose()

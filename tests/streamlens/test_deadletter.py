@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import asyncio
+import csv
+import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -59,6 +61,13 @@ def test_list_counts_by_reason_and_shows_the_last(bus_url: str, capsys: Capture)
     assert run(["deadletter", "list", "--bus", bus_url]) == 0
     out = capsys.readouterr().out
     assert "ratings/1/2  not a ratings record: malformed" in out
+
+
+def test_the_last_letters_come_as_csv(bus_url: str, capsys: Capture) -> None:
+    publish(bus_url, [letter(0, "rating: no", "first"), letter(1, "a, b", 'sec"ond\n')])
+    assert run(["deadletter", "list", "--bus", bus_url, "--csv", "--last", "1"]) == 0
+    (row,) = csv.DictReader(io.StringIO(capsys.readouterr().out))
+    assert (row["offset"], row["reason"], row["payload"], row["size"]) == ("1", "a, b", 'sec"ond\n', "")
 
 
 def test_a_letter_that_was_delivered_twice_counts_once(bus_url: str, capsys: Capture) -> None:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import asyncio
+import csv
+import io
 import json
 import os
 import signal
@@ -81,9 +83,45 @@ def test_tail_of_one_partition_keeps_its_order_and_tells_where_records_stand(bus
     assert records[1]["key"] is None
 
 
+def test_tail_of_what_matches_ends_after_so_many_matches(bus_url: str, capsys: Capture) -> None:
+    publish(bus_url, *((0, b'{"n":%d,"user":"\xc3\xa9"}' % n, b"8") for n in (10, 21, 12, 13)))
+    arguments = ("topics", "tail", "ratings", "--from-beginning", "--bus", bus_url)
+    found = lines(capsys, *arguments, "--grep", r'"n":1\d', "--limit", "2")
+    assert [record["n"] for record in found] == [10, 12]
+    assert [record["n"] for record in lines(capsys, *arguments, "--grep", "é", "--limit", "4")] == [10, 21, 12, 13]
+    assert lines(capsys, *arguments, "--grep", "^not", "--limit", "1") == ["not json"]
+    assert lines(capsys, *arguments, "--key", "7", "--limit", "1") == [{"n": 1}]
+    found = lines(capsys, *arguments, "--key", "8", "--grep", "2", "--limit", "2")
+    assert [record["n"] for record in found] == [21, 12]
+
+
+def test_lists_and_tails_come_as_csv(bus_url: str, capsys: Capture) -> None:
+    assert run(["topics", "list", "--bus", bus_url, "--csv"]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "topic,partition,start,end,records",
+        "ratings,0,0,3,3",
+        "ratings,1,0,1,1",
+    ]
+    assert run(["topics", "lag", "--bus", bus_url, "--csv"]) == 0
+    assert capsys.readouterr().out == "group,topic,partition,committed,end,lag\n"
+    flags = ["--from-beginning", "--partition", "0", "--limit", "3", "--csv"]
+    assert run(["topics", "tail", "ratings", "--bus", bus_url, *flags]) == 0
+    rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    assert [(row["offset"], row["key"], row["value"]) for row in rows] == [
+        ("0", "7", '{"n":1}'),
+        ("1", "", "not json"),
+        ("2", "", '{"n":\n3}'),
+    ]
+
+
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
-    [(["nothing"], "expected one of ratings"), (["ratings", "--partition", "2"], "0 to 1")],
+    [
+        (["nothing"], "expected one of ratings"),
+        (["ratings", "--partition", "2"], "0 to 1"),
+        (["ratings", "--grep", "("], "--grep: expected a regular expression, found '('"),
+        (["ratings", "--json", "--csv"], "--json and --csv: expected one of them, found both"),
+    ],
 )
 def test_tail_of_what_is_not_there_is_one_line(
     bus_url: str, arguments: list[str], complaint: str, capsys: Capture
