@@ -26,6 +26,7 @@ __all__ = [
     "print_csv",
     "print_csv_row",
     "print_json",
+    "print_line",
     "print_table",
     "printable",
     "shortened",
@@ -105,7 +106,12 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, fit
     widths = [max(cell_len(row[i]) for row in [list(columns), *cells]) for i in range(len(columns))]
     for row in [list(columns), *cells]:
         line = [padded(c, w, r) for c, w, r in zip(row, widths, right, strict=True)]
-        typer.echo(shortened("  ".join(line).rstrip(), _width() if fit else None))
+        (print_line if fit else typer.echo)("  ".join(line).rstrip())
+
+
+def print_line(line: str) -> None:
+    """A line that ends where the terminal does; all of it where stdout is no terminal."""
+    typer.echo(shortened(line, shutil.get_terminal_size().columns if is_terminal() else None))
 
 
 def shortened(line: str, columns: int | None) -> str:
@@ -119,11 +125,6 @@ def shortened(line: str, columns: int | None) -> str:
     if columns is None or cell_len(line) <= columns:
         return line
     return set_cell_size(line, max(columns - 3, 0)).rstrip() + "..."
-
-
-def _width() -> int | None:
-    """Columns of the terminal; None if stdout is none, where no line has to be short."""
-    return shutil.get_terminal_size().columns if is_terminal() else None
 
 
 def heading(title: str) -> None:

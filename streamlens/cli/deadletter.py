@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from streamlens.cli import options
-from streamlens.cli.console import heading, moment, print_csv, print_json, print_table, printable
+from streamlens.cli.console import heading, moment, print_csv, print_json, print_line, print_table, printable
 
 if TYPE_CHECKING:
     from streamlens.deadletter_replay import Replayed
@@ -22,6 +22,7 @@ app = typer.Typer(help="What could not be processed, and why; have it tried agai
 _COLUMNS = ("topic", "partition", "offset", "timestamp_ms", "reason", "payload", "encoding", "size")
 _LONGEST_PAYLOAD = 100
 _LONGEST_RECORD = 500
+_MOST_TOLD = 20
 
 
 @app.command("list")
@@ -54,11 +55,10 @@ def list_letters(
         typer.echo("no dead letters")
         return
     print_table(["reason", "records"], [*summary.kinds.most_common(), ("all", summary.total)])
-    heading(f"the last {len(summary.last)}:")
+    heading(f"the last {len(summary.last)}, up to {moment(summary.last[-1].timestamp_ms / 1_000)}:")
     for placed in summary.last:
-        letter = placed.letter
-        typer.echo(f"{moment(placed.timestamp_ms / 1_000)}  {placed.origin}  {printable(letter.reason)}")
-        typer.echo(f"    {printable(letter.payload[:_LONGEST_PAYLOAD])}")
+        print_line(f"{placed.origin}  {printable(placed.letter.reason)}")
+        print_line(f"    {printable(placed.letter.payload[:_LONGEST_PAYLOAD])}")
 
 
 @app.command()
@@ -87,8 +87,9 @@ def replay(
 ) -> None:
     """Publish the records again, to the partition each came from; however often, each counts once.
 
-    Mend them with --set or --exec, or with neither once the code that refused them is fixed. What would be refused
-    again is reported, not published. Exit code 1 if any selected record was not published.
+    Mend them with --set or --exec, or with neither once the code is fixed.
+    What is still invalid is reported, not published. Exit code 1 if any
+    selected record was not published.
     """
     from streamlens.deadletter_fixes import mend_with_command, parse_fields, set_fields
     from streamlens.deadletter_replay import Selection, replay_dead_letters
@@ -128,6 +129,7 @@ class _ReplayReport:
         self._counts: Counter[str] = Counter()
         self._topics: Counter[str] = Counter()
         self._rows: list[dict[str, Any]] = []
+        self._told = 0
 
     def add(self, replayed: Replayed, *, show: bool) -> None:
         published = replayed.value is not None
@@ -136,10 +138,11 @@ class _ReplayReport:
             self._topics[replayed.placed.letter.topic] += 1
         if published and not self._dry_run and not replayed.problem:
             return
-        if show:
-            self._show(replayed)
-        else:
+        if not show:
             self._rows.append(_row(replayed))
+        elif self._dry_run or self._told < _MOST_TOLD:
+            self._show(replayed)
+        self._told += 1
 
     def _show(self, replayed: Replayed) -> None:
         what = {"published": "ok", "invalid": "still invalid", "gone": "record gone"}.get(
@@ -161,7 +164,7 @@ class _ReplayReport:
         return self._topics.total()
 
     def summary(self) -> str:
-        """One line.
+        """What became of how many.
 
         >>> report = _ReplayReport(dry_run=False)
         >>> report.summary()
@@ -172,7 +175,12 @@ class _ReplayReport:
         verb = "would be published" if self._dry_run else "published"
         parts = [f"{count:,} {verb} to {topic}" for topic, count in self._topics.items()] or [f"none {verb}"]
         parts += [f"{n:,} {what}" for key, what in _NOT_PUBLISHED.items() if (n := self._counts[key])]
-        return f"{self.selected:,} dead letter{'s' if self.selected > 1 else ''}: {', '.join(parts)}"
+        line = f"{self.selected:,} dead letter{'s' if self.selected > 1 else ''}: {', '.join(parts)}"
+        if not self._dry_run and self._told > _MOST_TOLD:
+            line = f"... and {self._told - _MOST_TOLD:,} more, which --json lists\n{line}"
+        if self._counts["invalid"]:
+            line += "\nmend what is still invalid with --set or --exec, or publish it as it is with --force"
+        return line
 
     def as_dict(self) -> dict[str, Any]:
         return {

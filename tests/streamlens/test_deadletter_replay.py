@@ -143,8 +143,19 @@ def test_what_would_be_refused_again_is_reported_and_not_published(world: World,
     assert world.replay() == 1
     out = capsys.readouterr().out
     assert "ratings/1/1  still invalid: rating: expected 0.5 to 5 in half stars, found 7.0" in out
-    assert out.splitlines()[-1] == "3 dead letters: none published, 3 still invalid"
+    assert out.splitlines()[-2] == "3 dead letters: none published, 3 still invalid"
     assert world.log_size() == 4
+
+
+def test_of_many_that_are_not_published_the_first_are_told(world: World, capsys: Capture) -> None:
+    world.publish(*[b"{}"] * 30)
+    world.apply()
+    assert world.replay() == 1
+    out = capsys.readouterr().out
+    assert out.count("still invalid: ") == 20
+    assert "... and 13 more, which --json lists" in out
+    assert world.replay("--json") == 1
+    assert len(json.loads(capsys.readouterr().out)["records"]) == 33
 
 
 def test_a_rating_that_failed_twice_counts_once_when_all_its_letters_are_mended(world: World) -> None:
