@@ -1,7 +1,8 @@
 """The command line. :mod:`streamlens.cli.app` lists the commands; each group has a module of its own.
 
 Exit codes: 0 done (a stopped ``replay``, ``worker``, ``demo`` or ``topics tail`` included), 1 ``verify`` or ``doctor``
-found a fault, 2 the user can mend it, 3 something is away for now, 130 any other command was interrupted.
+found a fault or ``deadletter replay`` left a record unpublished, 2 the user can mend it, 3 something is away for now,
+130 any other command was interrupted.
 """
 
 import sys

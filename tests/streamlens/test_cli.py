@@ -2,13 +2,17 @@ from __future__ import annotations
 
 import errno
 import json
+import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 
-from streamlens.cli.app import run
+from streamlens.cli.app import app, run
 
 COMMANDS = [
     "demo",
@@ -55,6 +59,21 @@ def test_no_arguments_show_the_help(capsys: Capture) -> None:
 def test_every_command_has_help(command: str, capsys: Capture) -> None:
     assert run([*command.split(), "--help"]) == 0
     assert f"Usage: streamlens {command}" in capsys.readouterr().out
+
+
+def options_of(command: Any) -> Iterator[str]:
+    for parameter in command.params:
+        yield from parameter.opts
+    for nested in getattr(command, "commands", {}).values():
+        yield from options_of(nested)
+
+
+def test_the_page_of_the_command_line_has_every_command_and_no_option_that_is_none() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "cli.md").read_text()
+    for command in COMMANDS:
+        assert re.search(rf"^## .*\b{command}\b", page, re.MULTILINE), command
+    known = {*options_of(typer.main.get_command(app)), "--help"}
+    assert set(re.findall(r"--[a-z][a-z-]*", page)) <= known
 
 
 def test_help_waits_for_nothing_heavy() -> None:
