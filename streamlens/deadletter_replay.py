@@ -7,7 +7,7 @@ import binascii
 import re
 import time
 from collections.abc import AsyncGenerator, Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -89,7 +89,8 @@ async def replay_dead_letters(
     async with AsyncExitStack() as stack:
         origins = _Origins(bus, stack)
         producer = await stack.enter_async_context(bus.producer())
-        async for placed in placed_letters(bus):
+        letters = await stack.enter_async_context(aclosing(placed_letters(bus)))
+        async for placed in letters:
             if n_selected == selection.limit:
                 break
             letter = placed.letter
@@ -97,8 +98,7 @@ async def replay_dead_letters(
                 continue
             n_selected += 1
             if letter.topic not in topics or not 0 <= letter.partition < topics[letter.topic].partitions:
-                there_is_no = f"the bus has no partition {letter.topic}/{letter.partition}"
-                yield Replayed(placed, Outcome.GONE, there_is_no)
+                yield Replayed(placed, Outcome.GONE, f"the bus has no partition {letter.topic}/{letter.partition}")
                 continue
             replayed = await _mend(placed, origins, fix, wall_ms(), force)
             if replayed.value is not None and not dry_run:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -64,7 +64,7 @@ async def read_dead_letters(bus: Bus, *, last: int = 10) -> DeadLetterSummary:
     return summary
 
 
-async def placed_letters(bus: Bus) -> AsyncIterator[PlacedLetter]:
+async def placed_letters(bus: Bus) -> AsyncGenerator[PlacedLetter]:
     """The dead letters on the bus by now, each once: delivery is at least once, and ids rise per source."""
     if DEADLETTER not in await bus.topics():
         return
