@@ -334,9 +334,11 @@ def test_a_record_that_cannot_be_processed_is_dead_lettered_and_can_be_replayed(
         wait_for(lambda: as_json("deadletter", "list")["total"] == 1, worker)
         (letter,) = as_json("deadletter", "list")["last"]
         assert "found 9" in letter["reason"]
-        assert as_json("deadletter", "replay") == {"published": {"ratings": 1}}
+        assert as_json("deadletter", "replay", "--force")["published"] == {"ratings": 1}
         wait_for(lambda: as_json("deadletter", "list")["total"] == 2, worker)
-        wait_for(lambda: applied() == N_RATINGS, worker)
+        assert as_json("deadletter", "replay", "--set", "rating=4")["published"] == {"ratings": 2}
+        wait_for(lambda: as_json("status")["features"]["duplicates"] == 1, worker)
+        wait_for(lambda: applied() == N_RATINGS + 1, worker)
         worker.send_signal(signal.SIGINT)
         assert worker.wait(DEADLINE_S) == 0
 
