@@ -1,8 +1,8 @@
 """Reading features, now and as of an event time, by any process while ingest runs.
 
 "Now" is everything applied, the running hour included. As of T only whole buckets before T's own count: what is read
-may be an hour old and never holds anything from T on. ``history`` is exact at any time. Each call is one short read
-transaction.
+may be an hour old and never holds anything from T on. ``history`` is exact at any time. T is event time, not arrival: a
+late rating counts in reads as of any time after its own, from when it came. Each call is one short read transaction.
 """
 
 from __future__ import annotations

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -16,6 +18,8 @@ from featurestore.catalogue import Catalogue
 from featurestore.decay import LANDMARK, MIN_HALF_LIFE_DAYS, age_scale, day_weights, forward_weights
 from featurestore.features import WINDOWS_S, item_features, item_sums
 from featurestore.reader import FeatureReader
+from featurestore.snapshot import take_snapshot
+from featurestore.snapshot_reader import Snapshot
 from featurestore.view_settings import ViewSettings
 from streams.dataset import Movie
 from streams.errors import ConfigError
@@ -102,31 +106,58 @@ def as_rows(features: object) -> str:
     )
 
 
+AROUND_S = (-DAY_S, -HOUR_S, -1, 0, 1, HOUR_S, DAY_S, 90 * DAY_S)
+"""How far ratings lie from the moment that is asked about, beside anywhere: on both sides of every bucket's edge."""
+
+
 @settings(max_examples=40, deadline=None)
 @given(
-    past=st.lists(ratings, max_size=30),
-    later=st.lists(ratings, min_size=1, max_size=30),
-    as_of_h=st.integers(0, 800),
+    rated=st.lists(ratings, max_size=30),
+    near=st.lists(st.tuples(ratings, st.sampled_from(AROUND_S)), min_size=1, max_size=20),
+    as_of=st.one_of(
+        st.integers(T0, T0 + 40 * DAY_S),
+        st.integers(0, 40 * 24).map(lambda hour: T0 + hour * HOUR_S),
+        st.integers(0, 40).map(lambda day: T0 + day * DAY_S),
+    ),
+    in_order=st.booleans(),
 )
 def test_no_read_of_the_past_changes_when_later_events_come(
-    build_store: BuildStore, past: list[Rating], later: list[Rating], as_of_h: int
+    build_store: BuildStore,
+    tmp_path_factory: pytest.TempPathFactory,
+    rated: list[Rating],
+    near: list[tuple[Rating, int]],
+    as_of: int,
+    in_order: bool,
 ) -> None:
-    as_of = T0 + as_of_h * HOUR_S + 1_234
-    past = sorted((r for r in [*past, *later] if r.timestamp < as_of), key=lambda r: r.timestamp)
-    later = sorted((r for r in later if r.timestamp >= as_of), key=lambda r: r.timestamp)
+    """Whether they come in order or are late: behind the ticks of months."""
+    every = [*rated, *(msgspec.structs.replace(r, timestamp=as_of + away) for r, away in near)]
+    past, later = [r for r in every if r.timestamp < as_of], [r for r in every if r.timestamp >= as_of]
+    folder = tmp_path_factory.mktemp("store")
 
-    def everything(records: Sequence[Rating | Tick]) -> list[str]:
-        url = build_store(records, catalogue=CATALOGUE, views=VIEWS)
+    def everything(records: Sequence[Rating | Tick]) -> tuple[list[object], list[float]]:
+        """Every read as of then of the store, which goes on with what ``records`` have beyond those before."""
+        url = build_store(records, catalogue=CATALOGUE, views=VIEWS, path=folder / "features.db")
+        take_snapshot(url, folder / "snapshot", as_of, overwrite=True)
+        snapshot = Snapshot(folder / "snapshot")
+        # A snapshot adds up page by page, and later users move the pages: its decayed sums are the same to rounding.
+        decayed = snapshot.items.decayed_popularity.tolist()
+        items = replace(snapshot.items, decayed_popularity=np.zeros(0))
         with FeatureReader(url) as reader:
-            return [
+            reads = [
+                snapshot.interactions().to_pylist(),
+                as_rows(items),
+                as_rows(snapshot.users),
                 as_rows(reader.get_user_features(range(5), as_of)),
                 as_rows(reader.get_item_features(range(5), as_of)),
                 *(as_rows(reader.history(user, as_of)) for user in range(4)),
                 *(repr(reader.popular(seconds, as_of)) for seconds in WINDOWS_S.values()),
                 repr(reader.popular_decayed(as_of)),
             ]
+            return reads, decayed
 
-    assert everything(past) == everything([*past, Tick(as_of + 90 * DAY_S), *later])
+    reads, decayed = everything(past)
+    ticks = [] if in_order else [Tick(as_of + 200 * DAY_S)] * 2
+    assert everything([*past, *ticks, *later]) == (reads, pytest.approx(decayed, rel=1e-9))
 
 
 @settings(max_examples=50, deadline=None)
