@@ -6,6 +6,8 @@ nobody. The folder appears whole or not at all: it is written under another name
 
 from __future__ import annotations
 
+import errno
+import glob
 import hashlib
 import os
 import secrets
@@ -13,7 +15,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import msgspec
@@ -68,17 +70,17 @@ def take_snapshot(
     a copy of the store beside the result. Raises ConfigError where ``out`` exists, unless ``overwrite`` and it is a
     snapshot; StoreMissing, StoreError and StoreUnavailable as every reader does, and where ``out`` cannot be written.
     """
-    _check_target(out, overwrite)
+    out = out.resolve()  # of a link, the folder it leads to is replaced, not the link
     try:
+        _clear_up(out)
+        _check_target(out, overwrite)
         with _draft(out) as draft:
             with tempfile.TemporaryDirectory(prefix=".copy-", dir=draft) as scratch:
                 copy = copy_store(database_path(store_url), Path(scratch) / "features.db")
                 with FeatureReader(f"sqlite:///{copy}") as reader:
                     manifest = _write(reader, draft, reader.clock() if as_of is None else as_of, wall_s())
             _write_durably(manifest_path(draft), msgspec.json.format(msgspec.json.encode(manifest)))
-            if out.exists():
-                shutil.rmtree(out)
-            draft.rename(out)
+            _put_in_place(draft, out, overwrite)
     except OSError as error:
         raise StoreUnavailable(
             f"{out}: the snapshot cannot be written ({error}); free space, or name another"
@@ -90,20 +92,72 @@ def _check_target(out: Path, overwrite: bool) -> None:
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
     if not overwrite:
-        raise ConfigError(f"{out}: expected a folder that does not exist yet, found one; name another, or add --force")
+        raise _exists(out)
     if not manifest_path(out).is_file():
         raise ConfigError(f"{out}: expected a snapshot to replace, found something else; name another folder")
 
 
-@contextmanager
-def _draft(out: Path) -> Iterator[Path]:
-    """A folder beside ``out``, gone at the end unless it was renamed; and what killed processes left is removed."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    for left in out.parent.glob(f".{out.name}.*.partial"):
+def _exists(out: Path) -> ConfigError:
+    return ConfigError(f"{out}: expected a folder that does not exist yet, found one; name another, or add --force")
+
+
+def _put_in_place(draft: Path, out: Path, overwrite: bool) -> None:
+    """Rename, with an old snapshot aside meanwhile; :func:`_clear_up` brings it back if the process dies in between."""
+    aside: list[Path] = []
+    try:
+        while not _renamed(draft, out):
+            if not overwrite:
+                raise _exists(out)
+            with suppress(FileNotFoundError):  # another process replaces it too, and was quicker
+                aside.append(out.rename(_beside(out, "replaced")))
+    except BaseException:
+        for old in aside:
+            with suppress(OSError):
+                old.rename(out)
+        raise
+    for old in aside:
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _renamed(draft: Path, out: Path) -> bool:
+    """False where a snapshot is there, also one that another process has put there since it was looked for."""
+    try:
+        draft.rename(out)
+    except OSError as error:
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+            return False
+        raise
+    return True
+
+
+def _beside(out: Path, what: str) -> Path:
+    return out.parent / f".{out.name}.{os.getpid()}.{secrets.token_hex(4)}.{what}"
+
+
+def _left_behind(out: Path, what: str) -> Iterator[Path]:
+    """What killed processes left of this snapshot."""
+    for left in out.parent.glob(f".{glob.escape(out.name)}.*.{what}"):
         pid = left.name.split(".")[-3]
         if pid.isdigit() and not _is_alive(int(pid)):
-            shutil.rmtree(left, ignore_errors=True)
-    draft = out.parent / f".{out.name}.{os.getpid()}.{secrets.token_hex(4)}.partial"
+            yield left
+
+
+def _clear_up(out: Path) -> None:
+    """Finish or undo what killed processes left."""
+    for old in _left_behind(out, "replaced"):
+        if out.exists():
+            shutil.rmtree(old, ignore_errors=True)
+        else:
+            old.rename(out)
+    for draft in _left_behind(out, "partial"):
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+@contextmanager
+def _draft(out: Path) -> Iterator[Path]:
+    """A folder beside ``out``, gone at the end unless it was renamed."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    draft = _beside(out, "partial")
     draft.mkdir()
     try:
         yield draft

@@ -242,6 +242,66 @@ def test_what_is_there_is_not_overwritten_unasked(build_store: BuildStore, tmp_p
         take_snapshot(url, tmp_path / "file" / "below")
 
 
+def test_a_snapshot_that_came_meanwhile_is_not_overwritten_unasked(build_store: BuildStore, tmp_path: Path) -> None:
+    url, out = build_store(world(5)), tmp_path / "out"
+
+    def another() -> float:  # at work when the one below has looked whether ``out`` is free, and has not finished
+        take_snapshot(url, out, T0 + 3 * HOUR_S, overwrite=True)
+        return 0.0
+
+    with pytest.raises(ConfigError, match="add --force"):
+        take_snapshot(url, out, wall_s=another)
+    assert Snapshot(out).as_of == T0 + 3 * HOUR_S
+    assert take_snapshot(url, out, T0, overwrite=True, wall_s=another).as_of == Snapshot(out).as_of == T0
+    assert list(tmp_path.iterdir()) == [out]
+
+
+@pytest.mark.parametrize("killed_at", ["pathlib.Path.rename", "shutil.rmtree"])
+def test_a_killed_replacement_leaves_the_old_snapshot_or_the_new_one(
+    build_store: BuildStore, tmp_path: Path, killed_at: str
+) -> None:
+    """At whichever call that changes the folder it is killed."""
+    url, n_calls = build_store(world(50)), 0
+    done = False
+    while not done:
+        out = tmp_path / f"out[{n_calls}]" / "snapshot[1]"  # no pattern, a name
+        take_snapshot(url, out, T0)
+        code = f"""
+import itertools, os, signal
+from pathlib import Path
+from unittest import mock
+from featurestore.snapshot import take_snapshot
+import {killed_at.rpartition(".")[0].removesuffix(".Path")}
+
+real, calls = {killed_at}, itertools.count()
+
+def dying(*arguments, **named):
+    if ".copy-" not in str(arguments[0]) and next(calls) == {n_calls}:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return real(*arguments, **named)
+
+with mock.patch({killed_at!r}, dying):
+    take_snapshot({url!r}, Path({str(out)!r}), {T0 + DAY_S}, overwrite=True)
+"""
+        ended = subprocess.run([sys.executable, "-c", code], check=False).returncode
+        assert ended in (0, -9)
+        done, n_calls = ended == 0, n_calls + 1
+        with pytest.raises(ConfigError, match="add --force"):  # and what was left is cleared up
+            take_snapshot(url, out)
+        assert Snapshot(out).as_of in (T0, T0 + DAY_S)
+        assert list(out.parent.iterdir()) == [out]
+    assert n_calls > 1
+
+
+def test_a_link_to_a_snapshot_stays_one(build_store: BuildStore, tmp_path: Path) -> None:
+    url, link = build_store(world(5)), tmp_path / "latest"
+    link.symlink_to("first")
+    for as_of in (T0, T0 + HOUR_S):
+        take_snapshot(url, link, as_of, overwrite=True)
+        assert link.is_symlink()
+        assert Snapshot(tmp_path / "first").as_of == Snapshot(link).as_of == as_of
+
+
 def test_there_is_nothing_to_take_a_snapshot_of(build_store: BuildStore, tmp_path: Path) -> None:
     with pytest.raises(StoreMissing):
         take_snapshot(f"sqlite:///{tmp_path}/none.db", tmp_path / "out")
