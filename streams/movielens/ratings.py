@@ -6,6 +6,7 @@ A file either gives all its ratings, or one error that names line, what was expe
 from __future__ import annotations
 
 import csv
+import math
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,10 +32,12 @@ _MAX_INT32 = 2**31 - 1
 _MAX_LINE = 10_000
 """Characters of a line that are looked at; a broken file may have no line ends at all."""
 
-# Every rating is an integer in [1, 10] once doubled; ids and times fit 32 bits in every MovieLens release.
+# Every rating is an integer in [1, 10] once doubled; ids and times fit 32 bits in every MovieLens release. All are read
+# as DOUBLE, which holds them exactly: read as INTEGER, the user 3.7 would silently be the user 4.
 _VALID = f"""
-    user_id >= 0 AND movie_id >= 0 AND rating BETWEEN 0.5 AND 5 AND rating * 2 = round(rating * 2)
-    AND timestamp >= {EARLIEST_TIMESTAMP}
+    user_id >= 0 AND movie_id >= 0 AND rating BETWEEN 0.5 AND 5 AND timestamp >= {EARLIEST_TIMESTAMP}
+    AND rating * 2 = trunc(rating * 2)
+    AND user_id = trunc(user_id) AND movie_id = trunc(movie_id) AND timestamp = trunc(timestamp)
 """
 
 
@@ -61,10 +64,11 @@ def read_ratings(path: Path, layout: Layout) -> RatingColumns:
             db.execute(
                 f"""
                 CREATE TEMP TABLE ratings AS
-                SELECT user_id, movie_id, (rating * 2)::UTINYINT AS half_stars, timestamp, {_VALID} AS valid
+                SELECT user_id::INTEGER AS user_id, movie_id::INTEGER AS movie_id,
+                    (rating * 2)::UTINYINT AS half_stars, timestamp::INTEGER AS timestamp, {_VALID} AS valid
                 FROM read_csv($1, header = $2, delim = $3, quote = $4, escape = $4, auto_detect = false, columns =
-                    {{user_id: 'INTEGER', movie_id: 'INTEGER', rating: 'DOUBLE', timestamp: 'INTEGER'}})
-                ORDER BY timestamp, user_id, movie_id
+                    {{user_id: 'DOUBLE', movie_id: 'DOUBLE', rating: 'DOUBLE', timestamp: 'DOUBLE'}})
+                ORDER BY 4, 1, 2
                 """,
                 [str(path), layout.header, layout.separator, '"' if layout.header else ""],
             )
@@ -114,13 +118,17 @@ def _expected_instead(row: list[str], separator: str) -> str | None:
         return f"{len(RATING_COLUMNS)} values ({separator.expandtabs(1).join(RATING_COLUMNS)})"
     for name, value in zip(("userId", "movieId", "timestamp"), (row[0], row[1], row[3]), strict=True):
         lowest = EARLIEST_TIMESTAMP if name == "timestamp" else 0
-        if not (value.isascii() and value.isdigit() and len(value) <= 10 and lowest <= int(value) <= _MAX_INT32):
+        number = _number(value)
+        if not (number.is_integer() and lowest <= number <= _MAX_INT32):
             return f"a {name} from {lowest} to {_MAX_INT32}"
+    return None if _number(row[2]) * 2 in range(1, 11) else "a rating from 0.5 to 5.0 in half stars"
+
+
+def _number(value: str) -> float:
     try:
-        half_stars = float(row[2]) * 2
+        return float(value)
     except ValueError:
-        half_stars = 0.0
-    return None if half_stars in range(1, 11) else "a rating from 0.5 to 5.0 in half stars"
+        return math.nan
 
 
 def _unreadable(path: Path, error: duckdb.Error) -> DataError:

@@ -30,7 +30,7 @@ _RELEASED = re.compile(r"\d{1,2}-[A-Za-z]{3}-(\d{4})$")
 
 
 def movies_of(folder: Path, layout: Layout) -> dict[int, Movie]:
-    """The movies of a folder by id. Raises DataError for a row that is not a movie, with file and line."""
+    """The movies of a folder by id. Raises DataError where there are none, and for a row that is not one, with its line."""
     path = folder / layout.movies_file
     if layout is CSV:
         movies = _from_csv(path)
@@ -38,7 +38,10 @@ def movies_of(folder: Path, layout: Layout) -> dict[int, Movie]:
         movies = _from_dat(path)
     else:
         movies = _from_flags(path, _genre_names(folder / str(layout.genres_file)))
-    return {movie.movie_id: movie for movie in movies}
+    by_id = {movie.movie_id: movie for movie in movies}
+    if not by_id:
+        raise DataError(f"{path}: expected movies, found none; {RENEW}")
+    return by_id
 
 
 def _from_csv(path: Path) -> Iterator[Movie]:

@@ -301,6 +301,15 @@ def test_an_open_quote_among_many_movies_is_named_where_it_begins(tmp_path: Path
         open_movies(str(tmp_path))
 
 
+@pytest.mark.parametrize(
+    ("files", "name", "left"),
+    [(csv_files, "movies.csv", b"movieId,title,genres\n"), (dat_files, "movies.dat", b""), (tab_files, "u.item", b"")],
+)
+def test_a_file_without_movies_is_refused(tmp_path: Path, files: Files, name: str, left: bytes) -> None:
+    with pytest.raises(DataError, match=rf"{name}: expected movies, found none; is the file truncated"):
+        open_movies(str(write(tmp_path, {**files(), name: left})))
+
+
 def test_an_empty_genre_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"u\.genre line 1: expected genres, found the end"):
         open_movies(str(write(tmp_path, {**tab_files(), "u.genre": b""})))
