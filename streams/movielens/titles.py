@@ -30,7 +30,7 @@ _RELEASED = re.compile(r"\d{1,2}-[A-Za-z]{3}-(\d{4})$")
 
 
 def movies_of(folder: Path, layout: Layout) -> dict[int, Movie]:
-    """The movies of a folder by id. Raises DataError where there are none, and for a row that is not one, with its line."""
+    """The movies of a folder by id. Raises DataError for a file without, and a row that is none, with its line."""
     path = folder / layout.movies_file
     if layout is CSV:
         movies = _from_csv(path)
