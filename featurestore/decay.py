@@ -46,4 +46,5 @@ def age_scale(end_day: int, half_life_days: float) -> float:
     >>> round(float(day_weights(np.array([20_000]), 30.0)[0] * age_scale(20_031, 30.0)), 12)
     0.5
     """
-    return float(np.exp2((LANDMARK - (end_day - 1) * DAY_S) / (half_life_days * DAY_S)))
+    half_lives = (LANDMARK - (end_day - 1) * DAY_S) / (half_life_days * DAY_S)
+    return float(np.exp2(min(half_lives, 1023.0)))  # before 1990 there are no ratings to scale, and no float so large

@@ -17,17 +17,24 @@ from streams.replay_options import parse_date
 __all__ = ["describe_item", "describe_top", "describe_user", "parse_as_of"]
 
 _LATEST_RATINGS = 10
+_YEAR_10000 = 253_402_300_800
 
 
 def parse_as_of(text: str | None) -> int | None:
     """Seconds since the epoch of a date, a date and time (UTC unless it says otherwise), or such seconds.
+
+    Raises ConfigError for anything else, and for a time that is not in the years 1970 to 9999.
 
     >>> parse_as_of("2010-01-01"), parse_as_of("1262304000"), parse_as_of(None)
     (1262304000, 1262304000, None)
     """
     if text is None:
         return None
-    return int(text) if text.isascii() and text.isdigit() and len(text) > 8 else parse_date(text, "--as-of")
+    moment = int(text) if text.isascii() and text.isdigit() and len(text) > 8 else parse_date(text, "--as-of")
+    if not 0 <= moment < _YEAR_10000:
+        hint = "; are these milliseconds?" if text.isdigit() else ""
+        raise ConfigError(f"--as-of: expected a time in the years 1970 to 9999, found {text}{hint}")
+    return moment
 
 
 def describe_user(target: Target, user_id: int, as_of: str | None) -> dict[str, Any]:

@@ -187,6 +187,17 @@ def test_a_pass_over_the_ratings_gives_what_the_buckets_give(
         np.testing.assert_allclose(found.window_mean[window], expected.window_mean[window])
 
 
+@pytest.mark.parametrize("as_of", [-(2**40), 0, 2**40])
+def test_reads_as_of_any_time_are_finite(build_store: BuildStore, as_of: int) -> None:
+    """Also long before there were ratings, where no float holds what ages are scaled by."""
+    views = ViewSettings(popularity_half_life_days=MIN_HALF_LIFE_DAYS)
+    with FeatureReader(build_store([Rating(1, 1, 3.0, T0)], views=views)) as reader:
+        items, popular = reader.get_item_features([1, 2], as_of), reader.popular_decayed(as_of)
+    assert items.known.tolist() == [as_of > T0, False]
+    assert items.decayed_popularity.tolist() == [0.0, 0.0]  # 2^40: so long after that nothing is left
+    assert [(found.n_ratings, found.score) for found in popular] == [(1, 0.0)] * (as_of > T0)
+
+
 def test_a_store_without_movies_has_no_taste(build_store: BuildStore) -> None:
     with FeatureReader(build_store([Rating(1, 1, 3.0, T0)])) as reader:
         users = reader.get_user_features([1, 2])
