@@ -115,9 +115,13 @@ class EmbeddingStore:
         self.path = database_path(url)
         self._wall_ms = wall_ms
         if not create and not self.path.exists():
-            raise StoreMissing(f"embeddings {self.path}: none yet; training writes them")
+            raise self._missing()
         with _errors(self.path):
             self._connection = _connect(self.path, create)
+            (tables,) = self._connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        if tables == 0:  # training has made the file and is about to make the tables, or was killed before
+            self._connection.close()
+            raise self._missing()
 
     def __enter__(self) -> Self:
         return self
@@ -127,6 +131,9 @@ class EmbeddingStore:
 
     def close(self) -> None:
         self._connection.close()
+
+    def _missing(self) -> StoreMissing:
+        return StoreMissing(f"embeddings {self.path}: none yet; training writes them")
 
     def write(
         self, kind: Kind, model: str, version: str, ids: Int64s, values: Float32s, *, as_of: int
@@ -230,7 +237,7 @@ def verify_embeddings(url: str) -> ViewReport:
         store = EmbeddingStore(url)
     except StoreMissing:
         return report
-    with store, _snapshot(store._connection):
+    with store, _errors(store.path), _snapshot(store._connection):
         known = store.versions()
         for manifest in known:
             report.rows += manifest.n
@@ -307,6 +314,7 @@ def _connect(path: Path, create: bool) -> sqlite3.Connection:
     )
     if create:
         connection.execute("PRAGMA journal_mode = wal")
-        for table in metadata.sorted_tables:
-            connection.execute(str(CreateTable(table, if_not_exists=True).compile(dialect=sqlite.dialect())))
+        with transaction(connection):
+            for table in metadata.sorted_tables:
+                connection.execute(str(CreateTable(table, if_not_exists=True).compile(dialect=sqlite.dialect())))
     return connection

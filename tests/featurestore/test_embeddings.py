@@ -91,6 +91,27 @@ def test_no_embeddings_yet(url: str) -> None:
     assert verify_embeddings(url).mismatches == 0
 
 
+def test_a_file_whose_tables_are_still_to_come_holds_none_yet(url: str) -> None:
+    path = Path(url.removeprefix("sqlite:///"))
+    path.touch()
+    with pytest.raises(StoreMissing, match="none yet"):
+        EmbeddingStore(url)
+    assert verify_embeddings(url).rows == 0
+    write(url, "v1", 100)
+    assert verify_embeddings(url).rows == 3
+
+
+def test_a_damaged_page_is_one_error_that_says_what_to_do(url: str) -> None:
+    with EmbeddingStore(url, create=True) as store:
+        store.write("item", "mf", "v1", np.arange(2_000), np.ones((2_000, 8), np.float32), as_of=1)
+    path = Path(url.removeprefix("sqlite:///"))
+    content = path.read_bytes()
+    for page in range(3 * 4_096, len(content), 4_096):  # the manifest's page is the second or third one
+        path.write_bytes(content[:page] + b"\xff" * 4_096 + content[page + 4_096 :])
+        with pytest.raises(StoreError, match="not a healthy SQLite database"):
+            verify_embeddings(url)
+
+
 FAULTS = {
     "a wrong value": "UPDATE vectors SET vector = x'00000000000000000000000000000000' WHERE entity_id = 7",
     "a lost vector": "DELETE FROM vectors WHERE entity_id = 7",
