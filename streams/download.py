@@ -100,6 +100,8 @@ def _is_there(folder: Path) -> bool:
 def _made(to: Path) -> Iterator[None]:
     """The folder to work in; one that was made for nothing goes again."""
     was_there = to.is_dir()
+    if to.exists() and not was_there:
+        raise ConfigError(f"--to {to}: expected a folder, found a file; name another")
     with disk_errors(to):
         to.mkdir(parents=True, exist_ok=True)
     try:

@@ -385,8 +385,9 @@ def test_a_disk_that_becomes_full_keeps_what_fits(fetch: Fetch) -> None:
 
 
 def test_a_folder_that_may_not_be_written_is_named(fetch: Fetch) -> None:
-    fetch.to.write_text("a file where the folder should be")
-    with pytest.raises(OSError, match="File exists") as error:
+    fetch.to.write_text("a file where the folder above should be")
+    fetch.to /= "below"
+    with pytest.raises(OSError, match="Not a directory") as error:
         fetch()
     assert error.value.filename == str(fetch.to)
 
@@ -408,6 +409,13 @@ def test_a_folder_with_something_else_is_left_alone_unless_forced(fetch: Fetch) 
     assert (fetch.server.asked, fetch.names()) == ([], [NAME])
     fetch(force=True)
     assert_complete(fetch)
+
+
+def test_a_file_is_no_place_for_folders(fetch: Fetch) -> None:
+    fetch.to.write_text("?")
+    with pytest.raises(ConfigError, match=rf"--to {fetch.to}: expected a folder, found a file; name another"):
+        fetch()
+    assert fetch.to.read_text() == "?"
 
 
 def test_a_file_in_the_way_is_left_alone(fetch: Fetch) -> None:
