@@ -123,6 +123,8 @@ class FeatureReader:
             meta: dict[str, str] = dict(self._connection.execute("SELECT key, value FROM meta").fetchall())
         self.settings = ViewSettings.from_meta(meta)
         """What the store's views are computed with."""
+        self.store_id = meta.get("store_id", "")
+        """Which store this is: one that is built anew has another id. Empty for one from before there were ids."""
 
     def __enter__(self) -> Self:
         return self

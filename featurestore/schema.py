@@ -57,7 +57,9 @@ def _name(name: str) -> Column[str]:
 meta = Table(
     "meta",
     metadata,
-    _name("key"),  # schema_version, the ViewSettings by name, and `catalogue`: the fingerprint of `movies`
+    # schema_version, the ViewSettings by name, `catalogue`: the fingerprint of `movies`, `store_id`: random, so that a
+    # store that was built anew is not taken for the one before it.
+    _name("key"),
     Column("value", Text, nullable=False),
     sqlite_with_rowid=False,
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import sqlite3
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, closing
@@ -108,7 +109,12 @@ def _create_tables(connection: sqlite3.Connection, views: ViewSettings, catalogu
             connection.execute(str(CreateTable(table, if_not_exists=True).compile(dialect=dialect)))
             for index in table.indexes:
                 connection.execute(str(CreateIndex(index, if_not_exists=True).compile(dialect=dialect)))
-        kept = {"schema_version": str(SCHEMA_VERSION), **views.as_meta(), "catalogue": catalogue.fingerprint}
+        kept = {
+            "schema_version": str(SCHEMA_VERSION),
+            "store_id": secrets.token_hex(16),
+            **views.as_meta(),
+            "catalogue": catalogue.fingerprint,
+        }
         if connection.execute("SELECT count(*) FROM meta").fetchone() == (0,):
             connection.executemany("INSERT INTO meta VALUES (?, ?)", kept.items())
             _write_catalogue(connection, catalogue)

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
+from featurestore.cache import CachedReader
 from featurestore.embeddings import EmbeddingStore, Kind, embeddings_url
 from featurestore.features import UserFeatures
 from featurestore.popularity import PopularityReader
 from featurestore.reader import FeatureReader
+from streamlens.logs import configure_logs
 from streamlens.target import Target
 from streams.errors import ConfigError, StoreMissing
 from streams.replay_options import parse_date
 
-__all__ = ["describe_item", "describe_top", "describe_user", "parse_as_of"]
+__all__ = ["cached_reader", "describe_item", "describe_top", "describe_user", "parse_as_of"]
 
-_LATEST_RATINGS = 10
 _YEAR_10000 = 253_402_300_800
 
 
@@ -37,15 +40,24 @@ def parse_as_of(text: str | None) -> int | None:
     return moment
 
 
+@contextmanager
+def cached_reader(target: Target) -> Iterator[CachedReader]:
+    """The target's features through the cache of its run, without one where there is no run."""
+    configure_logs(target.settings.log)
+    with (
+        FeatureReader(target.store_url) as reader,
+        CachedReader(reader, target.folder / "cache" if target.folder else None) as cached,
+    ):
+        yield cached
+
+
 def describe_user(target: Target, user_id: int, as_of: str | None) -> dict[str, Any]:
     """A user's features and latest ratings; a user without ratings is not ``known``, and no error."""
     moment = parse_as_of(as_of)
-    with FeatureReader(target.store_url) as reader:
-        with reader.snapshot():
-            found = reader.get_user_features([_id(user_id)], moment)
-            history = reader.history(user_id, moment)
-        movies = reader.movies(history.movie_id.tolist())
-    latest = range(len(history) - 1, max(-1, len(history) - 1 - _LATEST_RATINGS), -1)
+    with cached_reader(target) as cached:
+        profile = cached.user_profile(_id(user_id), moment)
+        movies = cached.reader.movies(profile.latest.movie_id.tolist())
+    found, latest = profile.features, profile.latest
     return {
         "user_id": user_id,
         "as_of": moment,
@@ -56,13 +68,13 @@ def describe_user(target: Target, user_id: int, as_of: str | None) -> dict[str, 
         "embeddings": _embeddings(target, "user", user_id, moment),
         "history": [
             {
-                "timestamp": int(history.timestamp[i]),
-                "movie_id": int(history.movie_id[i]),
-                "title": movie.title if (movie := movies.get(int(history.movie_id[i]))) else None,
-                "rating": float(history.rating[i]),
-                "late": bool(history.late[i]),
+                "timestamp": int(latest.timestamp[i]),
+                "movie_id": int(latest.movie_id[i]),
+                "title": movie.title if (movie := movies.get(int(latest.movie_id[i]))) else None,
+                "rating": float(latest.rating[i]),
+                "late": bool(latest.late[i]),
             }
-            for i in latest
+            for i in reversed(range(len(latest)))
         ],
     }
 

@@ -64,12 +64,13 @@ def ended(worker: FeatureWorker) -> bool:
 
 
 def views(folder: Path) -> dict[str, list[tuple[object, ...]]]:
-    """All tables but for what tells when, by whom and from which log they were written, and for the decayed sums."""
+    """All tables but for what tells when, by whom, from which log and into which store, and for the decayed sums."""
     own = {"epoch", "applied_ms", "published_ms", "log_id", *DECAYED}
     with sqlite3.connect(folder / "features.db") as connection:
         return {
             table.name: connection.execute(
                 f"SELECT {', '.join(c.name for c in table.columns if c.name not in own)} FROM {table.name}"
+                + (" WHERE key != 'store_id'" if table.name == "meta" else "")
             ).fetchall()
             for table in metadata.sorted_tables
         }

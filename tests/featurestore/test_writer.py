@@ -87,12 +87,13 @@ assert TASTE_BYTES % HISTORY_DTYPE.itemsize, "no history block may look like a t
 
 
 def contents(path: Path) -> dict[str, list[tuple[object, ...]]]:
-    """Every table's rows but for what may differ between two right runs: who wrote them, and when."""
+    """Every table's rows but for what may differ between two right runs: who wrote them, when, and the store's id."""
     with sqlite3.connect(path) as connection:
         return {
             table.name: sorted(
                 connection.execute(
                     f"SELECT {', '.join(c.name for c in table.columns if c.name not in NOT_COMPARED)} FROM {table.name}"
+                    + (" WHERE key != 'store_id'" if table.name == "meta" else "")
                 ).fetchall(),
                 key=lambda row: repr([value for value in row if not isinstance(value, float)]),
             )
