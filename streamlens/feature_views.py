@@ -14,6 +14,7 @@ from featurestore.features import UserFeatures
 from featurestore.popularity import PopularityReader
 from featurestore.reader import FeatureReader
 from streamlens.logs import configure_logs
+from streamlens.store_freshness import StoreFreshness, look_at_log
 from streamlens.target import Target
 from streams.errors import ConfigError, StoreMissing
 from streams.replay_options import parse_date
@@ -55,17 +56,20 @@ def describe_user(target: Target, user_id: int, as_of: str | None) -> dict[str, 
     """A user's features and latest ratings; a user without ratings is not ``known``, and no error."""
     moment = parse_as_of(as_of)
     with cached_reader(target) as cached:
+        applied = cached.reader.applied()
         profile = cached.user_profile(_id(user_id), moment)
         movies = cached.reader.movies(profile.latest.movie_id.tolist())
     found, latest = profile.features, profile.latest
+    freshness = look_at_log(target, applied)
     return {
         "user_id": user_id,
         "as_of": moment,
         "known": bool(found.known[0]),
         **_row(found, "n_ratings", "mean_rating", "first_rated", "last_rated", "recency_s"),
         **_row(found, "session_start", "session_n"),
+        "freshness": freshness.of_view("users", moment),
         "taste": _taste(found),
-        "embeddings": _embeddings(target, "user", user_id, moment),
+        "embeddings": _embeddings(target, "user", user_id, moment, freshness),
         "history": [
             {
                 "timestamp": int(latest.timestamp[i]),
@@ -83,8 +87,10 @@ def describe_item(target: Target, movie_id: int, as_of: str | None) -> dict[str,
     """A movie's features; a movie without ratings is not ``known``, and no error."""
     moment = parse_as_of(as_of)
     with FeatureReader(target.store_url) as reader:
+        applied = reader.applied()
         found = reader.get_item_features([_id(movie_id)], moment)
         movie = reader.movies([movie_id]).get(movie_id)
+    freshness = look_at_log(target, applied)
     return {
         "movie_id": movie_id,
         "title": movie.title if movie else "unknown title",
@@ -93,7 +99,8 @@ def describe_item(target: Target, movie_id: int, as_of: str | None) -> dict[str,
         "as_of": moment,
         "known": bool(found.known[0]),
         **_row(found, "n_ratings", "mean_rating", "first_rated", "last_rated", "recency_s", "decayed_popularity"),
-        "embeddings": _embeddings(target, "item", movie_id, moment),
+        "freshness": freshness.of_view("items", moment),
+        "embeddings": _embeddings(target, "item", movie_id, moment, freshness),
         "windows": {
             name: {"n_ratings": int(found.window_n[name][0]), "mean_rating": _plain(found.window_mean[name][0])}
             for name in found.window_n
@@ -139,7 +146,9 @@ def _taste(found: UserFeatures) -> list[dict[str, Any]]:
     ]
 
 
-def _embeddings(target: Target, kind: Kind, entity_id: int, as_of: int | None) -> list[dict[str, Any]]:
+def _embeddings(
+    target: Target, kind: Kind, entity_id: int, as_of: int | None, freshness: StoreFreshness
+) -> list[dict[str, Any]]:
     """Which version of each model would be read, and whether it knows the user or movie."""
     try:
         store = EmbeddingStore(embeddings_url(target.store_url))
@@ -152,7 +161,13 @@ def _embeddings(target: Target, kind: Kind, entity_id: int, as_of: int | None) -
                 read = store.read(kind, model, [entity_id], as_of=as_of)
                 version = read.version
                 found.append(
-                    {"model": model, "version": version.version, "as_of": version.as_of, "known": bool(read.known[0])}
+                    {
+                        "model": model,
+                        "version": version.version,
+                        "as_of": version.as_of,
+                        "known": bool(read.known[0]),
+                        "freshness": freshness.of_embeddings(version, as_of),
+                    }
                 )
     return found
 

@@ -8,8 +8,11 @@ from typing import Any
 
 import msgspec
 
+from featurestore.embeddings import EmbeddingStore, EmbeddingVersion, embeddings_url
+from featurestore.freshness import VIEWS
 from featurestore.reader import AppliedOffset, FeatureReader
 from streamlens.presence import holder
+from streamlens.store_freshness import observe
 from streamlens.target import Target
 from streams.bus import Bus, OffsetRange
 from streams.errors import StoreMissing
@@ -39,8 +42,39 @@ async def run_status(target: Target, bus: Bus, *, wall: Callable[[], float] = ti
         "worker": None if folder is None else holder(folder, "worker"),
         "topics": {name: sum(end for _, end in ranges.values()) for name, ranges in held.items()},
         "features": features_status(target.store_url, held.get(RATINGS, {}), wall()),
+        "freshness": await freshness_status(target, bus, wall()),
         "metrics": await latest_metrics(bus) if METRICS in topics else {},
     }
+
+
+async def freshness_status(target: Target, bus: Bus, now: float) -> dict[str, Any] | None:
+    """Freshness of each view of the store, and of the newest embeddings of each kind and model; None without a store.
+
+    ``embeddings`` is a list, since there may be several models, or none.
+    """
+    try:
+        with FeatureReader(target.store_url) as reader:
+            applied = reader.applied()
+    except StoreMissing:
+        return None
+    freshness = await observe(bus, applied, target.settings.freshness, now)
+    return {view: freshness.of_view(view) for view in VIEWS} | {
+        "embeddings": [
+            {"kind": version.kind, "model": version.model, "version": version.version}
+            | freshness.of_embeddings(version)
+            for version in newest_embeddings(target.store_url)
+        ]
+    }
+
+
+def newest_embeddings(store_url: str) -> list[EmbeddingVersion]:
+    """The newest version of each kind and model."""
+    try:
+        with EmbeddingStore(embeddings_url(store_url)) as store:
+            newest = {(version.kind, version.model): version for version in store.versions()}  # oldest come first
+    except StoreMissing:
+        return []
+    return [newest[key] for key in sorted(newest)]
 
 
 def features_status(store_url: str, ratings: dict[TopicPartition, OffsetRange], now: float) -> dict[str, Any] | None:

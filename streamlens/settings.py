@@ -22,10 +22,12 @@ from pydantic_settings import (
 )
 
 from featurestore.decay import MIN_HALF_LIFE_DAYS
+from featurestore.freshness import FreshnessLimits
 from streams.errors import ConfigError
+from streams.events import DAY_S
 from streams.topics import MAX_PARTITIONS
 
-__all__ = ["DEFAULT_FILE", "FeatureSettings", "ReplaySettings", "Settings", "load_settings"]
+__all__ = ["DEFAULT_FILE", "FeatureSettings", "FreshnessSettings", "ReplaySettings", "Settings", "load_settings"]
 
 DEFAULT_FILE = "streamlens.toml"
 """The settings file, in the current folder, that is read when it exists."""
@@ -78,6 +80,34 @@ class FeatureSettings(BaseModel):
     """Most events in one transaction under backlog; more is faster, and takes more memory."""
     linger_ms: Annotated[float, Field(ge=0, le=1_000)] = 10.0
     """How long a fetch waits for company at low rates: less is fresher, more saves CPU."""
+    quality_every_s: Annotated[float, Field(gt=0)] = 10.0
+    """How often the quality of the features is measured, where anything was applied since."""
+
+
+class FreshnessSettings(BaseModel):
+    """How old an answer may be before it says that it is stale, view by view: ``[freshness]``.
+
+    Event time, but for ``waiting_ttl_s``; ``docs/features.md`` defines the ages.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    users_ttl_s: Annotated[float, Field(ge=0)] = 86_400.0
+    items_ttl_s: Annotated[float, Field(ge=0)] = 86_400.0
+    popular_ttl_days: Annotated[float, Field(ge=0)] = 7.0
+    embeddings_ttl_days: Annotated[float, Field(ge=0)] = 28.0
+    waiting_ttl_s: Annotated[float, Field(ge=0)] = 60.0
+    """Wall time that a published record may wait to be applied, for users, items and popular lists alike."""
+
+    @property
+    def limits(self) -> FreshnessLimits:
+        return FreshnessLimits(
+            users_ttl_s=self.users_ttl_s,
+            items_ttl_s=self.items_ttl_s,
+            popular_ttl_s=self.popular_ttl_days * DAY_S,
+            embeddings_ttl_s=self.embeddings_ttl_days * DAY_S,
+            waiting_ttl_s=self.waiting_ttl_s,
+        )
 
 
 class Settings(BaseSettings):
@@ -99,6 +129,7 @@ class Settings(BaseSettings):
     """What is logged on stderr: this and worse."""
     replay: ReplaySettings = ReplaySettings()
     features: FeatureSettings = FeatureSettings()
+    freshness: FreshnessSettings = FreshnessSettings()
 
     @classmethod
     def settings_customise_sources(

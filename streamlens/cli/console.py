@@ -9,7 +9,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Self
 
@@ -27,6 +27,7 @@ __all__ = [
     "print_csv_row",
     "print_json",
     "print_line",
+    "print_stale",
     "print_table",
     "printable",
     "shortened",
@@ -42,6 +43,12 @@ _ASCII = " .:-=+*#@"
 def print_json(value: Any) -> None:
     """One JSON document; NaN, which JSON does not know, becomes null."""
     typer.echo(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
+
+
+def print_stale(freshness: Mapping[str, Any]) -> None:
+    """One line for an answer that is older than its TTL allows; nothing for one that is fresh."""
+    if freshness["stale"]:
+        typer.echo(f"stale: {freshness['why']}")
 
 
 def print_csv(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

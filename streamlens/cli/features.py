@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from streamlens.cli import options
-from streamlens.cli.console import heading, moment, print_csv, print_json, print_table, sparkline
+from streamlens.cli.console import heading, moment, print_csv, print_json, print_stale, print_table, sparkline
 
 __all__ = ["Window", "app"]
 
@@ -38,8 +38,10 @@ def user(
         return
     if not found["known"]:
         typer.echo(f"user {user_id}: no ratings {_when(found['as_of'])}; a model would take the cold-start path")
+        print_stale(found["freshness"])
         return
     typer.echo(f"user {user_id} {_when(found['as_of'])}")
+    print_stale(found["freshness"])
     print_table(
         ["ratings", "mean", "first rated", "last rated", "session since", "ratings in session"],
         [
@@ -79,8 +81,10 @@ def item(
             f"movie {movie_id} ({found['title']}): no ratings {_when(found['as_of'])}; "
             "a model would take the cold-start path"
         )
+        print_stale(found["freshness"])
         return
     typer.echo(f"movie {movie_id} ({found['title']}) {_when(found['as_of'])}")
+    print_stale(found["freshness"])
     typer.echo(", ".join(found["genres"]) or "no genres known")
     windows = [[name, row["n_ratings"], row["mean_rating"]] for name, row in found["windows"].items()]
     print_table(["window", "ratings", "mean"], [*windows, ["all", found["n_ratings"], found["mean_rating"]]])
@@ -162,6 +166,7 @@ def _print_embeddings(found: dict[str, Any]) -> None:
     for row in found["embeddings"]:
         known = "" if row["known"] else ", which does not know it"
         typer.echo(f"embedding {row['model']}, version {row['version']} of {moment(row['as_of'])}{known}")
+        print_stale(row["freshness"])
 
 
 def _when(as_of: int | None) -> str:

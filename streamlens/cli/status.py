@@ -49,7 +49,7 @@ def _print(found: dict[str, Any]) -> None:
     if features is None:
         typer.echo("features  none yet; start `streamlens worker` to build them from the log")
     else:
-        _print_features(features)
+        _print_features(features, found["freshness"])
     heading("topics:")
     print_table(["topic", "records"], found["topics"].items())
     if found["metrics"]:
@@ -58,17 +58,30 @@ def _print(found: dict[str, Any]) -> None:
         print_table(["metric", "value"], rows)
 
 
-def _print_features(features: dict[str, Any]) -> None:
+def _print_features(features: dict[str, Any], freshness: dict[str, Any] | None) -> None:
     ended = " (the run has ended)" if features["end_of_run"] else ""
     ago = features["applied_ago_s"]
     typer.echo(f"clock     {moment(features['clock'])}{ended}")
     typer.echo(f"lag       {text(features['lag'])} records; last applied {text(ago)} s ago")
     counts = ", ".join(f"{text(features[name])} {name.replace('_', '-')}" for name in _COUNTS)
     typer.echo(f"applied   {counts}")
+    _print_freshness(freshness or {"embeddings": []})
     heading("ratings:")
     columns = ["partition", "end", "applied", "lag", "clock"]
     rows = [[*(row[name] for name in columns[:-1]), moment(row["clock"])] for row in features["partitions"]]
     print_table(columns, rows)
+
+
+def _print_freshness(freshness: dict[str, Any]) -> None:
+    """Which views are fresh, and why the others are not."""
+    views = {view: row for view, row in freshness.items() if view != "embeddings"}
+    for row in freshness["embeddings"]:
+        views[f"{row['kind']} embeddings of {row['model']}"] = row
+    fresh = [view for view, row in views.items() if not row["stale"]]
+    typer.echo(f"fresh     {', '.join(fresh) or 'nothing'}")
+    for view, row in views.items():
+        if row["stale"]:
+            typer.echo(f"stale     {view}: {row['why']}")
 
 
 def _whole(value: float) -> float | int:
