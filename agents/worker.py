@@ -14,6 +14,7 @@ import structlog
 from agents.features import FEATURES, create_features_app
 from agents.ingest import FeatureIngest
 from agents.outbox import drain_outbox, publish_outbox
+from agents.quality import QualityMonitor, publish_quality
 from agents.telemetry import FeatureMetrics, publish_metrics
 from featurestore.catalogue import Catalogue
 from featurestore.view_settings import ViewSettings
@@ -35,7 +36,8 @@ class WorkerOptions:
     """What a worker runs on, and how.
 
     catalogue: the movies, None for those the store was built with. linger_s: how long small fetches are held apart,
-    for fewer transactions.
+    for fewer transactions. training_end: the event time at which the run's training part ends, None for none; the
+    quality of features is measured against what they were then.
     """
 
     bus_url: str
@@ -47,6 +49,8 @@ class WorkerOptions:
     flush_records: int = 100_000
     linger_s: float = 0.01
     store_patience_s: float = 30.0
+    training_end: int | None = None
+    quality_every_s: float = 10.0
 
 
 class FeatureWorker:
@@ -64,6 +68,7 @@ class FeatureWorker:
         )
         self.ingest = FeatureIngest(writer, store_patience_s=options.store_patience_s)
         self.metrics = FeatureMetrics(self.ingest)
+        self.quality = QualityMonitor(self.ingest, options.store_url, options.training_end)
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Run until ``stopping`` is set, then apply what has been fetched, publish what is owed, and return.
@@ -83,6 +88,7 @@ class FeatureWorker:
                     for work in (
                         publish_outbox(bus, self.ingest),
                         publish_metrics(bus, self.metrics),
+                        publish_quality(bus, self.quality, every_s=options.quality_every_s),
                         _enforce_retention(bus),
                     )
                 ]
@@ -98,6 +104,7 @@ class FeatureWorker:
                     if isinstance(error, Exception):
                         raise error
         finally:
+            await asyncio.to_thread(self.quality.close)
             await asyncio.to_thread(self.ingest.close)
 
 

@@ -264,6 +264,10 @@ class FeatureReader:
         """The lowest ``limit`` ids of users with ratings."""
         return [user_id for (user_id,) in self._rows("SELECT DISTINCT user_id FROM users LIMIT ?", limit)]
 
+    def sample_users(self, n: int, before: int | None = None) -> list[int]:
+        """``n`` users with ratings (before an event time) from all over the ids; always the same while none come."""
+        return self._sample("users", "user_id", n, before)
+
     # Items
 
     def get_item_features(self, movie_ids: Sequence[int] | Int64s, as_of: int | None = None) -> ItemFeatures:
@@ -283,6 +287,19 @@ class FeatureReader:
     def movie_ids(self, limit: int) -> list[int]:
         """The lowest ``limit`` ids of movies with ratings."""
         return [movie_id for (movie_id,) in self._rows("SELECT DISTINCT movie_id FROM items LIMIT ?", limit)]
+
+    def sample_movies(self, n: int, before: int | None = None) -> list[int]:
+        """``n`` movies with ratings (before an event time) from all over the ids; always the same while none come."""
+        return self._sample("items", "movie_id", n, before)
+
+    def _sample(self, table: str, key: str, n: int, before: int | None) -> list[int]:
+        """Those of the lowest hashes (Knuth's multiplicative one), found without the GIL."""
+        rows = self._rows(
+            f"SELECT {key} FROM {table} WHERE first_rated < coalesce(?, first_rated + 1) GROUP BY {key}"
+            f" ORDER BY ({key} & 0x7fffffff) * 2654435761 & 0xffffffff, {key} LIMIT ?",
+            *(before, n),
+        )
+        return sorted(key for (key,) in rows)
 
     def _now_hour(self) -> int:
         """The hour after the running one, so that windows which end at it hold the running bucket."""

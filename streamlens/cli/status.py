@@ -13,6 +13,8 @@ from streamlens.cli.console import heading, moment, print_json, print_table, tex
 __all__ = ["register"]
 
 _COUNTS = ("ratings", "late", "duplicates", "dead_lettered")
+_QUALITY = "quality."
+_MEASURES = ("null_share", "out_of_range", "min", "max", "psi")
 
 
 def register(app: typer.Typer) -> None:
@@ -52,10 +54,26 @@ def _print(found: dict[str, Any]) -> None:
         _print_features(features, found["freshness"])
     heading("topics:")
     print_table(["topic", "records"], found["topics"].items())
-    if found["metrics"]:
+    _print_metrics({name: _whole(row["value"]) for name, row in found["metrics"].items()})
+
+
+def _print_metrics(metrics: dict[str, float | int]) -> None:
+    """The metrics; those of the features' quality as one row per feature."""
+    quality: dict[str, dict[str, float | int]] = {}
+    others = {}
+    for name, value in metrics.items():
+        if name.startswith(_QUALITY):
+            measure, _, feature = name.removeprefix(_QUALITY).removesuffix("}").partition("{feature=")
+            quality.setdefault(feature, {})[measure] = value
+        else:
+            others[name] = value
+    if others:
         heading("metrics:")
-        rows = [(name, _whole(row["value"])) for name, row in found["metrics"].items()]
-        print_table(["metric", "value"], rows)
+        print_table(["metric", "value"], others.items())
+    if quality:
+        heading("quality of the features:")
+        rows = [[feature, *(quality[feature].get(measure) for measure in _MEASURES)] for feature in sorted(quality)]
+        print_table(["feature", *(measure.replace("_", " ") for measure in _MEASURES)], rows)
 
 
 def _print_features(features: dict[str, Any], freshness: dict[str, Any] | None) -> None:

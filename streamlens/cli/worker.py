@@ -106,6 +106,8 @@ def _worker_options(target: Target) -> WorkerOptions:
         catalogue=target.catalogue(),
         flush_records=wanted.flush_records,
         linger_s=wanted.linger_ms / 1_000,
+        training_end=target.run.info.split.cutoff if target.run and target.run.info.split else None,
+        quality_every_s=wanted.quality_every_s,
     )
 
 
