@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -101,3 +102,5 @@ def _write(path: Path, baseline: _Baseline) -> None:
         draft.replace(path)
     except OSError as error:
         log.warning("baseline of the feature quality cannot be kept", file=str(path), error=str(error))
+        with suppress(OSError):
+            draft.unlink(missing_ok=True)

@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from featurestore.quality import VALID
 from featurestore.snapshot_reader import Snapshot
 from streamlens.cli.app import run
 from streams.bus import open_bus
@@ -133,7 +134,19 @@ class TestFinishedRun:
         assert len(features["partitions"]) == 2
 
         assert run(["status"]) == 0
-        assert "(the run has ended)" in capsys.readouterr().out
+        out = capsys.readouterr().out
+        assert "(the run has ended)" in out
+        assert "fresh     users, items, popular\n" in out
+
+    def test_status_tells_the_quality_of_the_features_at_the_end_of_the_run(self, capsys: Capture) -> None:
+        metrics = as_json("status")["metrics"]
+        assert metrics["quality.null_share{feature=user.mean_rating}"]["value"] == 0
+        assert "quality.psi{feature=item.mean_rating}" in metrics
+        assert "quality.psi{feature=user.mean_rating}" not in metrics, "fifty users are too few"
+        assert run(["status"]) == 0
+        table = capsys.readouterr().out.partition("quality of the features:\n")[2].splitlines()
+        assert table[0].split() == ["feature", "null", "share", "out", "of", "range", "min", "max", "psi"]
+        assert sorted(row.split()[0] for row in table[1:]) == sorted(VALID)
 
     def test_verify_passes(self, capsys: Capture) -> None:
         assert as_json("verify")["ok"]
