@@ -70,7 +70,8 @@ class DiskCache:
     """Values of JSON by key in ``folder``, which belongs to the cache alone: where it is damaged, it is thrown away.
 
     Not thread-safe: one per thread; any number of processes may share the folder. No method raises: what fails is
-    logged, once, and then the cache is left alone for a minute. ``wall_s``: by which entries expire.
+    logged, once, as information, since no answer depends on it; then the cache is left alone for a minute.
+    ``wall_s``: by which entries expire.
     """
 
     def __init__(
@@ -132,7 +133,7 @@ class DiskCache:
         if not self._warned:
             self._warned = True
             done = "thrown away, begun anew in a minute" if damaged else "left alone for a minute"
-            log.warning(f"cache {done}; answers come from the store", folder=str(self.folder), error=repr(error))
+            log.info(f"cache {done}; answers come from the store", folder=str(self.folder), error=repr(error))
         self.close()
         self._rests_until = self._monotonic_s() + _REST_S
         if damaged:

@@ -43,12 +43,10 @@ def parse_as_of(text: str | None) -> int | None:
 
 @contextmanager
 def cached_reader(target: Target) -> Iterator[CachedReader]:
-    """The target's features through the cache of its run, without one where there is no run."""
+    """The target's features through the cache of its run; without one where it is turned off, or there is no run."""
     configure_logs(target.settings.log)
-    with (
-        FeatureReader(target.store_url) as reader,
-        CachedReader(reader, target.folder / "cache" if target.folder else None) as cached,
-    ):
+    folder = target.folder / "cache" if target.folder and target.settings.features.cache else None
+    with FeatureReader(target.store_url) as reader, CachedReader(reader, folder) as cached:
         yield cached
 
 

@@ -82,6 +82,8 @@ class FeatureSettings(BaseModel):
     """How long a fetch waits for company at low rates: less is fresher, more saves CPU."""
     quality_every_s: Annotated[float, Field(gt=0)] = 10.0
     """How often the quality of the features is measured, where anything was applied since."""
+    cache: bool = True
+    """Whether commands keep answers in the run's folder, to be faster the next time."""
 
 
 class FreshnessSettings(BaseModel):

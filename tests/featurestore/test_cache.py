@@ -270,7 +270,7 @@ MENDED_BY_DISKCACHE = {"no table", "no settings"}
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
-def test_a_damaged_cache_costs_a_warning_and_is_begun_anew(reader: FeatureReader, folder: Path, damage: str) -> None:
+def test_a_damaged_cache_costs_speed_alone_and_is_begun_anew(reader: FeatureReader, folder: Path, damage: str) -> None:
     expected = answers(reader, folder)
     for suffix in ("-wal", "-shm"):
         assert not (folder / f"cache.db{suffix}").exists()
@@ -291,14 +291,14 @@ def test_a_locked_cache_is_not_waited_for(reader: FeatureReader, folder: Path) -
         other.execute("BEGIN EXCLUSIVE")
         with capture_logs() as logs:
             assert answers(reader, folder) == expected
-        assert [log["log_level"] for log in logs] == ["warning"]
+        assert [log["log_level"] for log in logs] == ["info"]
         assert "left alone" in logs[0]["event"]
     with capture_logs() as logs:
         assert answers(reader, folder) == expected
     assert logs == []
 
 
-def test_a_full_disk_costs_a_warning(reader: FeatureReader, folder: Path) -> None:
+def test_a_full_disk_costs_speed_alone(reader: FeatureReader, folder: Path) -> None:
     with CachedReader(reader, folder) as cached, capture_logs() as logs:
         expected = as_text(cached.user_profile(0))
         assert cached._cache is not None
@@ -324,7 +324,7 @@ def test_a_cache_that_is_removed_while_open_costs_nothing(reader: FeatureReader,
     assert answers(reader, folder) == expected
 
 
-def test_a_cache_that_cannot_be_made_costs_a_warning(reader: FeatureReader, folder: Path) -> None:
+def test_a_cache_that_cannot_be_made_costs_speed_alone(reader: FeatureReader, folder: Path) -> None:
     folder.write_text("a file in its place")
     with capture_logs() as logs:
         assert answers(reader, folder) == answers(reader, None)

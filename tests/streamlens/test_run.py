@@ -159,6 +159,19 @@ class TestFinishedRun:
         assert found["history"][0]["title"] == "Movie, The 51 (1999)"
         assert found["history"][0]["timestamp"] == found["last_rated"]
 
+    def test_the_cache_changes_no_answer_and_can_be_turned_off(
+        self, finished: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (folder,) = (finished / "var" / "runs").glob("*/")
+        shutil.rmtree(folder / "cache", ignore_errors=True)
+        with monkeypatch.context() as patch:
+            patch.setenv("STREAMLENS_FEATURES_CACHE", "false")
+            expected = as_json("features", "user", "2")
+            assert not (folder / "cache").exists()
+        kept, again = as_json("features", "user", "2"), as_json("features", "user", "2")
+        assert (folder / "cache").exists()
+        assert kept == again == expected
+
     def test_as_of_leaves_out_what_came_later(self) -> None:
         moment = 1_200_000_000 + 3_024 * (N_RATINGS // 2)
         found = as_json("features", "user", "1", "--as-of", str(moment))
