@@ -39,6 +39,9 @@ MOVIES = "movies.parquet"
 
 _USER_COLUMNS = ("n_ratings", "mean_rating", "first_rated", "last_rated", "recency_s", "session_start", "session_n")
 _ITEM_COLUMNS = ("n_ratings", "mean_rating", "first_rated", "last_rated", "recency_s", "decayed_popularity")
+_EMPTY_LIST = pa.list_(pa.float64())
+"""Of any length: Parquet writes lists that are all of length 0 as fixed ones, and cannot read them."""
+
 _FLOATS = {"mean_rating", "recency_s", "decayed_popularity"}
 
 
@@ -70,7 +73,7 @@ def interactions_table(ratings: Accepted) -> pa.Table:
 
 def user_schema(genres: int) -> pa.Schema:
     """The columns of UserFeatures; taste and taste_mean are lists with a value for each of the manifest's genres."""
-    taste = pa.list_(pa.float64(), genres)
+    taste = pa.list_(pa.float64(), genres) if genres else _EMPTY_LIST
     return pa.schema([("user_id", pa.int64()), *map(_field, _USER_COLUMNS), ("taste", taste), ("taste_mean", taste)])
 
 
@@ -153,7 +156,7 @@ def _column(values: np.ndarray) -> pa.Array:
 
 
 def _empty_lists(n: int) -> pa.Array:
-    return pa.array([[]] * n, pa.list_(pa.float64(), 0))
+    return pa.array([[]] * n, _EMPTY_LIST)
 
 
 def _numbers(column: pa.ChunkedArray | pa.Array) -> np.ndarray:

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from featurestore.catalogue import Catalogue
+from featurestore.catalogue import EMPTY_CATALOGUE, Catalogue
 from featurestore.reader import FeatureReader
 from featurestore.snapshot import take_snapshot
 from featurestore.snapshot_manifest import manifest_path, read_manifest
@@ -76,12 +76,16 @@ def assert_same_features(found: object, expected: object) -> None:
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(rated=st.lists(ratings, max_size=60), as_of_h=st.integers(0, 900))
+@given(
+    rated=st.lists(ratings, max_size=60),
+    as_of_h=st.integers(0, 900),
+    catalogue=st.sampled_from([CATALOGUE, EMPTY_CATALOGUE]),
+)
 def test_reading_a_snapshot_back_equals_asking_the_store(
-    build_store: BuildStore, tmp_path: Path, rated: list[Rating], as_of_h: int
+    build_store: BuildStore, tmp_path: Path, rated: list[Rating], as_of_h: int, catalogue: Catalogue
 ) -> None:
     as_of = T0 + as_of_h * HOUR_S + 1_234
-    url = build_store(rated, catalogue=CATALOGUE, views=VIEWS)
+    url = build_store(rated, catalogue=catalogue, views=VIEWS)
     manifest = take_snapshot(url, tmp_path / "snapshot", as_of, overwrite=True)
     snapshot = Snapshot(tmp_path / "snapshot")
     users, movies = [5, *range(8)], [4, *range(6), 77]
@@ -101,7 +105,7 @@ def test_reading_a_snapshot_back_equals_asking_the_store(
     assert sorted(tuple(row[name] for name in names) for row in rows) == sorted(expected)
     assert [(row["user_id"], row["timestamp"]) for row in rows] == sorted((u, t) for u, _, _, t, _ in expected)
     assert manifest.files["interactions.parquet"].rows == len(expected)
-    assert snapshot.catalogue.movies == CATALOGUE.movies
+    assert snapshot.catalogue.movies == catalogue.movies
 
 
 def test_the_manifest_tells_what_was_taken(build_store: BuildStore, tmp_path: Path) -> None:
