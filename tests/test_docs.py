@@ -12,12 +12,20 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import pytest
 
-from streams.bus import TopicSpec, open_bus
+from featurestore.features import ItemFeatures, UserFeatures
+from featurestore.quality import MIN_VALUES, PSI_SHIFTED
+from featurestore.quality_sample import SAMPLED_MOVIES, SAMPLED_USERS
+from featurestore.writer import FeatureWriter
+from streamlens.settings import FreshnessSettings
+from streams.batch import decode_ratings
+from streams.bus import OffsetRange, TopicInfo, TopicSpec, open_bus
 from streams.dataset import open_dataset
 from streams.drift import GROUND_TRUTH, DriftedDataset, GroundTruth
 from streams.events import DAY_S, RATINGS, Rating, Tick
+from streams.records import RecordBatch, TopicPartition
 from streams.replay_options import ReplayOptions
 from streams.replayer import Replayer, plan_replay, with_drift
 
@@ -113,6 +121,35 @@ async def test_the_judge_finds_the_drift_that_was_put_in(tmp_path: Path) -> None
     assert [line.split(":")[0] for line in told] == ["rating-bias@20", "malformed@25"]
     before, after = (float(number) for number in re.findall(r"\d\.\d{3}", told[0]))
     assert after - before == pytest.approx(drifts[0].parameters["mean_shift"], abs=0.2)  # the data drifts too
+
+
+async def test_the_reader_of_features_reads_a_store_and_a_snapshot(tmp_path: Path) -> None:
+    """Movie 1 was rated once a day for 400 days, and the run has ended."""
+    url = f"sqlite:///{tmp_path}/features.db"
+    days = range(14_000, 14_400)
+    records: list[Rating | Tick] = [Rating(day % 7, 1, 3.0, day * DAY_S) for day in days]
+    records.append(Tick(14_400 * DAY_S, end_of_run=True))
+    lines = b"\n".join(map(msgspec.json.encode, records))
+    batch = RecordBatch(RATINGS, 0, np.arange(401), np.full(401, 2 * 10**12), 401, lines)
+    with FeatureWriter(url, agent="features", topic=RATINGS) as writer:
+        writer.assign(TopicInfo(RATINGS, 1, None, "log"), {TopicPartition(RATINGS, 0): OffsetRange(0, 401)})
+        writer.apply([decode_ratings(batch)])
+    assert printed("features.md", tmp_path, url, str(tmp_path / "snapshot")) == [
+        "movie 1: 35 ratings a year ago, 400 now",
+        "in two days: fresh",
+        "35 ratings, 7 users, 1 movies",
+        "movie 1: 35 ratings",
+    ]
+
+
+def test_features_md_names_what_there_is() -> None:
+    page = (DOCS / "features.md").read_text()
+    held = [*UserFeatures.__dataclass_fields__, *ItemFeatures.__dataclass_fields__]
+    settings = [*FreshnessSettings.model_fields, "session_gap_s", "quality_every_s"]
+    for name in {*held, *settings} - {"known", "genres", "as_of", "user_id", "movie_id"}:
+        assert re.search(rf"`{name}`|`features\.{name}`", page), name
+    for value in (SAMPLED_USERS, SAMPLED_MOVIES, MIN_VALUES, PSI_SHIFTED):
+        assert f"{value:,}" in page
 
 
 def test_pages_link_to_pages_that_exist() -> None:
