@@ -29,7 +29,7 @@ log = structlog.get_logger(__name__)
 
 
 class QualityMonitor:
-    """Measures the features of the store that ``ingest`` writes, and turns the result into metrics.
+    """Measures the features of the store that ``ingest`` writes to, and turns the result into metrics.
 
     ``quality.null_share``, ``.out_of_range``, ``.min``, ``.max`` and ``.psi``, each with the label ``feature``; what a
     feature has not, such as a PSI without a baseline, is absent. training_end: event time of the baseline, None for
@@ -51,7 +51,7 @@ class QualityMonitor:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="feature-quality")
         self._reader: FeatureReader | None = None
         self._baseline: dict[str, Histogram] | None = None
-        self._measured_at: int | None = None
+        self._applied: dict[int, int] = {}
         self._clock = 0
         self._latest: list[FeatureQuality] = []
         self._source = f"quality/{uuid.uuid4().hex[:12]}"
@@ -61,14 +61,12 @@ class QualityMonitor:
     async def take(self) -> list[Metric]:
         """The metrics now: measured anew where anything was applied since the last time, else those of that time.
 
-        None while the worker holds no partition. Raises the store's errors.
+        None while the worker does not hold the first partition: of several workers one speaks. Raises the store's
+        errors.
         """
-        if not self._ingest.writer.cursors:
+        if 0 not in self._ingest.writer.cursors:
             return []
-        transactions = self._ingest.stats.transactions
-        if transactions != self._measured_at:
-            await asyncio.get_running_loop().run_in_executor(self._thread, self._measure)
-            self._measured_at = transactions
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._measure)
         now = self._wall_s()
         return [self._metric(*value, now) for quality in self._latest for value in _values(quality)]
 
@@ -81,11 +79,15 @@ class QualityMonitor:
     def _measure(self) -> None:
         if self._reader is None:
             self._reader = FeatureReader(self._store_url)
+        applied = {row.partition: row.next_offset for row in self._reader.applied()}
+        if applied == self._applied:
+            return
         if self._baseline is None:
             self._baseline = baseline_of(self._reader, self._training_end)
         began = time.perf_counter()
         self._clock = self._reader.clock()
         self._latest = assess(sample(self._reader), self._baseline or {})
+        self._applied = applied
         self.took_s = time.perf_counter() - began
 
     def _metric(self, name: str, feature: str, value: float, now: float) -> Metric:
