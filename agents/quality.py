@@ -23,7 +23,11 @@ from streams.events import METRICS, Metric
 __all__ = ["QualityMonitor", "publish_quality"]
 
 _LARGEST_SHARE = 0.02
-"""Measuring takes no more than this of the time: a store in which it takes long is measured less often."""
+"""Measuring takes no more than this of a core: a store in which it takes long is measured less often."""
+
+_REST_S = 0.003
+"""Between two reads, since the ingest waits for the GIL meanwhile. Measured at 1,000 events/s, sampling each second:
+published to visible p99 45 ms with rests, 56 ms without, 36 ms without sampling."""
 
 log = structlog.get_logger(__name__)
 
@@ -33,7 +37,7 @@ class QualityMonitor:
 
     ``quality.null_share``, ``.out_of_range``, ``.min``, ``.max`` and ``.psi``, each with the label ``feature``; what a
     feature has not, such as a PSI without a baseline, is absent. training_end: event time of the baseline, None for
-    none. ``took_s``: how long the last measurement took; taking the baseline, once, is no part of it.
+    none. ``cpu_s``: what the last measurement cost; taking the baseline, once, is no part of it.
     """
 
     def __init__(
@@ -56,7 +60,7 @@ class QualityMonitor:
         self._latest: list[FeatureQuality] = []
         self._source = f"quality/{uuid.uuid4().hex[:12]}"
         self._ids = count(1)
-        self.took_s = 0.0
+        self.cpu_s = 0.0
 
     async def take(self) -> list[Metric]:
         """The metrics now: measured anew where anything was applied since the last time, else those of that time.
@@ -83,12 +87,12 @@ class QualityMonitor:
         if applied == self._applied:
             return
         if self._baseline is None:
-            self._baseline = baseline_of(self._reader, self._training_end)
-        began = time.perf_counter()
+            self._baseline = baseline_of(self._reader, self._training_end, after_read=_give_way)
+        began = time.thread_time()
         self._clock = self._reader.clock()
-        self._latest = assess(sample(self._reader), self._baseline or {})
+        self._latest = assess(sample(self._reader, after_read=_give_way), self._baseline or {})
         self._applied = applied
-        self.took_s = time.perf_counter() - began
+        self.cpu_s = time.thread_time() - began
 
     def _metric(self, name: str, feature: str, value: float, now: float) -> Metric:
         return Metric(
@@ -100,6 +104,10 @@ class QualityMonitor:
             source=self._source,
             event_id=next(self._ids),
         )
+
+
+def _give_way() -> None:
+    time.sleep(_REST_S)
 
 
 def _values(quality: FeatureQuality) -> Iterator[tuple[str, str, float]]:
@@ -121,7 +129,7 @@ async def publish_quality(bus: Bus, monitor: QualityMonitor, *, every_s: float) 
     try:
         while True:
             await _publish(bus, monitor)
-            await asyncio.sleep(max(every_s, monitor.took_s / _LARGEST_SHARE))
+            await asyncio.sleep(max(every_s, monitor.cpu_s / _LARGEST_SHARE))
     finally:
         await _publish(bus, monitor)
 

@@ -8,8 +8,9 @@ kept in a file beside the store, for a restart.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
+from itertools import chain
 from pathlib import Path
 
 import msgspec
@@ -25,9 +26,9 @@ __all__ = ["SAMPLED_MOVIES", "SAMPLED_USERS", "baseline_of", "baseline_path", "s
 SAMPLED_USERS = 2_000
 SAMPLED_MOVIES = 500
 
-_USERS_PER_READ = 250
-_MOVIES_PER_READ = 25
-"""Each read is a short transaction of its own: a long one would keep the write-ahead log from being emptied."""
+_USERS_PER_READ = 100
+_MOVIES_PER_READ = 10
+"""Half a millisecond each, a transaction of its own: a long one would keep the write-ahead log from being emptied."""
 
 _FORMAT = 1
 
@@ -44,14 +45,23 @@ class _Baseline(msgspec.Struct, frozen=True):
     format: int = _FORMAT
 
 
-def sample(reader: FeatureReader, as_of: int | None = None) -> dict[str, Float64s]:
-    """The watched features of the sample, now or as of an event time: columns (n,), by name; none of an empty store."""
+def sample(
+    reader: FeatureReader, as_of: int | None = None, *, after_read: Callable[[], None] | None = None
+) -> dict[str, Float64s]:
+    """The watched features of the sample, now or as of an event time: columns (n,), by name; none of an empty store.
+
+    after_read: called after each of many short reads, to give way to others.
+    """
     users = reader.sample_users(SAMPLED_USERS, before=as_of)
     movies = reader.sample_movies(SAMPLED_MOVIES, before=as_of)
-    parts = [
-        *(user_columns(reader.get_user_features(ids, as_of)) for ids in _pages(users, _USERS_PER_READ)),
-        *(item_columns(reader.get_item_features(ids, as_of)) for ids in _pages(movies, _MOVIES_PER_READ)),
-    ]
+    parts = []
+    for part in chain(
+        (user_columns(reader.get_user_features(ids, as_of)) for ids in _pages(users, _USERS_PER_READ)),
+        (item_columns(reader.get_item_features(ids, as_of)) for ids in _pages(movies, _MOVIES_PER_READ)),
+    ):
+        parts.append(part)
+        if after_read is not None:
+            after_read()
     names = dict.fromkeys(name for part in parts for name in part)
     return {name: np.concatenate([part[name] for part in parts if name in part]) for name in names}
 
@@ -65,7 +75,9 @@ def baseline_path(store: Path) -> Path:
     return store.with_name(f"{store.stem}.baseline.json")
 
 
-def baseline_of(reader: FeatureReader, training_end: int | None) -> dict[str, Histogram] | None:
+def baseline_of(
+    reader: FeatureReader, training_end: int | None, *, after_read: Callable[[], None] | None = None
+) -> dict[str, Histogram] | None:
     """Histograms of the features as of ``training_end``: those on disk, else taken now and kept there.
 
     None while the store has not got there, or where there is no training part. A baseline of another store, log or
@@ -78,7 +90,7 @@ def baseline_of(reader: FeatureReader, training_end: int | None) -> dict[str, Hi
     kept = _read(path)
     if kept is not None and (kept.store_id, kept.log_id, kept.training_end) == (reader.store_id, log_id, training_end):
         return kept.features
-    features = {name: histogram(values) for name, values in sample(reader, training_end).items()}
+    features = {name: histogram(values) for name, values in sample(reader, training_end, after_read=after_read).items()}
     _write(path, _Baseline(reader.store_id, log_id, training_end, features))
     return features
 

@@ -100,7 +100,7 @@ async def test_a_store_is_read_again_only_where_anything_was_applied(
     bus: Bus, ingest: FeatureIngest, monitor: QualityMonitor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reads = []
-    monkeypatch.setattr("agents.quality.sample", lambda *args: reads.append(args) or sample(*args))
+    monkeypatch.setattr("agents.quality.sample", lambda *args, **_: reads.append(args) or sample(*args))
     await assign(bus, ingest)
     await ingest.apply([rating(0, 3.0)])
     first, again = await monitor.take(), await monitor.take()
@@ -116,7 +116,7 @@ async def test_a_store_that_cannot_be_read_costs_one_time(
 ) -> None:
     tries = []
 
-    def away_once(*args: object) -> dict[str, object]:
+    def away_once(*args: object, **_: object) -> dict[str, object]:
         tries.append(args)
         if len(tries) == 1:
             raise StoreUnavailable("away")

@@ -140,7 +140,7 @@ def test_the_baseline_outlives_a_restart_and_is_replaced_for_another_store(
     with FeatureReader(url) as reader:
         taken = baseline_of(reader, TRAINING_END)
     with FeatureReader(url) as reader, monkeypatch.context() as patch:
-        patch.setattr("featurestore.quality_sample.sample", lambda *_: pytest.fail("taken again"))
+        patch.setattr("featurestore.quality_sample.sample", lambda *_, **__: pytest.fail("taken again"))
         assert baseline_of(reader, TRAINING_END) == taken
     with FeatureReader(url) as reader:
         assert baseline_of(reader, TRAINING_END - DAY_S) != taken, "another training part"
