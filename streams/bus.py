@@ -3,6 +3,7 @@
 ============================ ==========================================================================
 ``memory://[name]``          private to the process; a name shares it between callers (tests, benchmarks)
 ``sqlite:///path/bus.db``    durable, one machine, many processes (three slashes relative, four absolute)
+``kafka://host:port[/run]``  Redpanda or Apache Kafka; brokers by commas, topics and groups named ``run.NAME``
 ============================ ==========================================================================
 
 The words are Kafka's: topic, partition, offset, group, high-water mark, lag. One contract suite
@@ -164,7 +165,10 @@ class Bus(Protocol):
     def producer(self, *, linger_ms: float = 5.0, max_pending_bytes: int = 64 << 20) -> Producer: ...
 
     async def consumer(self, *topics: str, group: str | None = None) -> Consumer:
-        """A reader of all partitions of ``topics``. Raises UnknownTopic, and GroupBusy on the embedded bus."""
+        """A reader of all partitions of ``topics``. Raises UnknownTopic, and GroupBusy on the embedded bus.
+
+        On Kafka it may read beside the members of a group (Faust's workers), but not commit.
+        """
         ...
 
     async def offsets(self, topic: str) -> dict[TopicPartition, OffsetRange]: ...
@@ -195,4 +199,10 @@ def open_bus(url: str) -> Bus:
         from streams.embedded import EmbeddedBus
 
         return EmbeddedBus(url)
-    raise ConfigError(f"bus URL: expected memory://NAME or sqlite:///PATH/bus.db, found {url!r}")
+    if separator and scheme == "kafka":
+        from streams.kafka import KafkaBus
+
+        return KafkaBus(url)
+    raise ConfigError(
+        f"bus URL: expected memory://NAME, sqlite:///PATH/bus.db or kafka://HOST:PORT[/PREFIX], found {url!r}"
+    )

@@ -7,6 +7,7 @@ and exits with :attr:`StreamLensError.exit_code`.
 from __future__ import annotations
 
 __all__ = [
+    "BusDenied",
     "BusError",
     "BusUnavailable",
     "ConfigError",
@@ -54,6 +55,10 @@ class BusUnavailable(BusError):
     """The log cannot be reached or written for now (locked, disk full, broker away): retry or stop, never drop."""
 
     exit_code = 3
+
+
+class BusDenied(BusError):
+    """The broker refuses the user: a wrong password, or no permission for what was asked."""
 
 
 class UnknownTopic(BusError):

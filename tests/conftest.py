@@ -1,11 +1,31 @@
-"""Settings of all tests: in CI hypothesis draws the same examples each time, elsewhere new ones."""
+"""Settings of all tests: in CI hypothesis draws the same examples each time, elsewhere new ones. And one broker."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 
+import pytest
 from hypothesis import settings
+
+from streams.testing import NoBroker, kafka_server, unique_prefix
 
 settings.register_profile("ci", derandomize=True, deadline=None)
 if os.environ.get("CI"):
     settings.load_profile("ci")
+
+
+@pytest.fixture(scope="session")
+def kafka_broker() -> Iterator[str]:
+    """``host:port`` of a real broker that all tests share, or a skip that says how to have one."""
+    try:
+        with kafka_server() as address:
+            yield address
+    except NoBroker as reason:
+        pytest.skip(str(reason))
+
+
+@pytest.fixture
+def kafka_url(kafka_broker: str, request: pytest.FixtureRequest) -> str:
+    """A bus of the test's own on that broker."""
+    return f"kafka://{kafka_broker}/{unique_prefix(request.node.name)}"

@@ -17,8 +17,10 @@ T0 = TopicPartition("ratings", 0)
 T1 = TopicPartition("ratings", 1)
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=["memory", "sqlite", pytest.param("kafka", marks=pytest.mark.broker)])
 def bus_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "kafka":
+        return str(request.getfixturevalue("kafka_url"))
     return "memory://" if request.param == "memory" else f"sqlite:///{tmp_path}/bus.db"
 
 
