@@ -26,12 +26,17 @@ FEATURES = "features"
 
 
 def create_features_app(
-    bus: Bus, ingest: FeatureIngest, *, flush_records: int = 100_000, linger_s: float = 0.01
+    bus: Bus,
+    ingest: FeatureIngest,
+    *,
+    flush_records: int = 100_000,
+    linger_s: float = 0.01,
+    instance_id: str | None = None,
 ) -> BatchedApp:
     """A Faust app with the one agent ``features``, writing through ``ingest``.
 
     On assignment it becomes the writer of its partitions and goes on from the store's applied offsets; what the group
-    committed serves lag only.
+    committed serves lag only. ``instance_id``: the worker's own, of which there is no other at a time (Kafka).
     """
 
     async def start_offsets(assigned: set[TP]) -> Mapping[TP, int]:
@@ -41,7 +46,17 @@ def create_features_app(
         start = await ingest.assign(log, ranges)
         return {TP(*tp): offset for tp, offset in start.items()}
 
-    app = BatchedApp(FEATURES, broker=bus.url, start_offsets=start_offsets, linger_s=linger_s)
+    async def on_revoked(revoked: set[TP]) -> None:
+        await ingest.release([tp.partition for tp in revoked])
+
+    app = BatchedApp(
+        FEATURES,
+        broker=bus.url,
+        start_offsets=start_offsets,
+        on_revoked=on_revoked,
+        linger_s=linger_s,
+        consumer_group_instance_id=instance_id,
+    )
 
     @app.agent(batched_topic(app, RATINGS), name=FEATURES)
     async def features(stream: Any) -> None:

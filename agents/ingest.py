@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -124,6 +124,10 @@ class FeatureIngest:
     async def assign(self, log: TopicInfo, ranges: Mapping[TopicPartition, OffsetRange]) -> dict[TopicPartition, int]:
         """Become the writer of these partitions; returns the offset each goes on from."""
         return await self._on_thread(self.writer.assign, log, ranges)
+
+    async def release(self, partitions: Iterable[int]) -> None:
+        """Write nothing more of these partitions; returns once nothing of them is under way."""
+        await self._on_thread(self.writer.release, partitions)
 
     async def outbox(self) -> list[OutboxRow]:
         """The oldest records still to be published."""

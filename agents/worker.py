@@ -37,7 +37,8 @@ class WorkerOptions:
 
     catalogue: the movies, None for those the store was built with. linger_s: how long small fetches are held apart,
     for fewer transactions. training_end: the event time at which the run's training part ends, None for none; the
-    quality of features is measured against what they were then.
+    quality of features is measured against what they were then. instance_id: the worker's own for life, so that a
+    restart gets its partitions back at once (Kafka).
     """
 
     bus_url: str
@@ -51,6 +52,7 @@ class WorkerOptions:
     store_patience_s: float = 30.0
     training_end: int | None = None
     quality_every_s: float = 10.0
+    instance_id: str | None = None
 
 
 class FeatureWorker:
@@ -81,7 +83,11 @@ class FeatureWorker:
             async with open_bus(options.bus_url) as bus:
                 await bus.create_topics(*run_topics(options.partitions))
                 app = create_features_app(
-                    bus, self.ingest, flush_records=options.flush_records, linger_s=options.linger_s
+                    bus,
+                    self.ingest,
+                    flush_records=options.flush_records,
+                    linger_s=options.linger_s,
+                    instance_id=options.instance_id,
                 )
                 beside = [
                     asyncio.create_task(_or_stop(work, stopping))

@@ -178,6 +178,12 @@ class FeatureWriter:
         )
         return epoch, cursor
 
+    def release(self, partitions: Iterable[int]) -> None:
+        """Write nothing more of these partitions: they are others' now, who go on from the applied offsets."""
+        gone = set(partitions)  # others read the cursors meanwhile: new ones, not these changed
+        self._cursors = {p: cursor for p, cursor in self._cursors.items() if p not in gone}
+        self._epochs = {p: epoch for p, epoch in self._epochs.items() if p not in gone}
+
     @property
     def cursors(self) -> dict[int, Cursor]:
         """How far each held partition is applied."""
@@ -186,7 +192,7 @@ class FeatureWriter:
     # Applying
 
     def apply(self, batches: Sequence[RatingBatch]) -> AppliedBatch:
-        """Apply batches in one transaction; what is already applied is skipped.
+        """Apply batches in one transaction; what is already applied is skipped, and so are partitions not held.
 
         Raises WriterFenced when another writer has taken over, StoreUnavailable when the store cannot be written for
         now; then nothing has changed and the same call may be made again.
@@ -196,7 +202,8 @@ class FeatureWriter:
         parts: list[Accepted] = []
         letters: list[tuple[bytes, bytes]] = []
         for batch in batches:
-            before = cursors[batch.partition]
+            if (before := cursors.get(batch.partition)) is None:
+                continue  # released while the batch was on its way
             accepted, after, invalid = accept(batch, before, lateness_s=self.views.lateness_s)
             cursors[batch.partition] = after
             parts.append(accepted)

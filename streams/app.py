@@ -21,13 +21,18 @@ from typing import Any
 
 import faust
 from faust.tables.manager import TableManager
-from faust.types import TP, AgentT
+from faust.types import TP, AgentT, TransportT
 
-__all__ = ["BatchedApp", "StartOffsets"]
+__all__ = ["BatchedApp", "Revoked", "StartOffsets"]
 
 StartOffsets = Callable[[set[TP]], Awaitable[Mapping[TP, int]]]
 """Given the assigned partitions of the batched topics, where to start each; those left out start at the committed
 offset. Called once or more after each assignment. What it raises stops the app."""
+
+
+Revoked = Callable[[set[TP]], Awaitable[None]]
+"""Told which partitions of the batched topics were taken away, after the agents are done with them and before others
+get them."""
 
 
 class _Tables(TableManager):
@@ -45,6 +50,7 @@ class BatchedApp(faust.App):
     broker: the bus URL, as ``open_bus`` takes it.
     start_offsets: where to start after an assignment, for stores that keep their own offsets; the group's committed
     offset then serves lag only.
+    on_revoked: what such a store is to stop writing.
     linger_s: how long small fetches are held apart (embedded bus), so that each carries more; 0 for none.
     drain_timeout_s: how long stopping waits for agents that have begun a batch.
     """
@@ -52,6 +58,7 @@ class BatchedApp(faust.App):
     bus_url: str
     batched_topics: set[str]
     start_offsets: StartOffsets | None
+    on_revoked: Revoked | None
     linger_s: float
     drain_timeout_s: float
 
@@ -61,6 +68,7 @@ class BatchedApp(faust.App):
         *,
         broker: str,
         start_offsets: StartOffsets | None = None,
+        on_revoked: Revoked | None = None,
         linger_s: float = 0.006,
         drain_timeout_s: float = 10.0,
         **options: Any,
@@ -68,19 +76,40 @@ class BatchedApp(faust.App):
         self.bus_url = broker
         self.batched_topics = set()
         self.start_offsets = start_offsets
+        self.on_revoked = on_revoked
         self.linger_s = linger_s
         self.drain_timeout_s = drain_timeout_s
         self._fatal: BaseException | None = None
         defaults: dict[str, Any] = {
             "autodiscover": False,
-            "broker": broker,
+            # Faust cannot take a list of brokers in one URL; the transport has it from ``bus_url``.
+            "broker": "kafka://" if self._on_kafka else broker,
             "broker_commit_interval": 1.0,
+            # Kafka only. Faust's own leave a dead worker's partitions idle for a minute.
+            "broker_session_timeout": 10.0,
+            "broker_heartbeat_interval": 2.0,
+            "broker_rebalance_timeout": 10.0,
             "store": "memory://",
             "topic_disable_leader": True,
             "web_enabled": False,
             "TableManager": _Tables,
         }
         super().__init__(id, **defaults | options)
+
+    @property
+    def _on_kafka(self) -> bool:
+        return self.bus_url.startswith("kafka://")
+
+    def _new_transport(self) -> TransportT:
+        if not self._on_kafka:
+            return super()._new_transport()
+        # Not through Faust's registry: there "kafka" is its own transport, which other apps may want.
+        from streams.kafka_transport import Transport
+
+        return Transport(self.conf.broker_consumer, self)
+
+    def _new_producer_transport(self) -> TransportT:
+        return self.transport if self._on_kafka else super()._new_producer_transport()
 
     @property
     def fatal(self) -> BaseException | None:

@@ -154,8 +154,9 @@ class BatchedDelivery(base.Consumer):
 
     async def _rewind(self) -> None:
         """Go back to what was fetched and not delivered, because of a pause, a stopped flow or a seek."""
-        for tp, ledger in self._ledgers.items():
-            if ledger.position is not None:
+        for tp, ledger in list(self._ledgers.items()):
+            # A rebalance may take partitions away, or start them anew, while an earlier one is being sought.
+            if ledger.position is not None and self._ledgers.get(tp) is ledger:
                 if ledger.rewind():
                     await self._seek(tp, ledger.position)
                 # Faust drops what lies before the last offset it has read; here the ledger knows better.
@@ -307,3 +308,6 @@ class BatchedDelivery(base.Consumer):
         await super().on_partitions_revoked(revoked)
         for tp in revoked:
             self._ledgers.pop(tp, None)
+        batched = {tp for tp in revoked if tp.topic in self._batched}
+        if batched and isinstance(self.app, BatchedApp) and self.app.on_revoked is not None:
+            await self.app.on_revoked(batched)

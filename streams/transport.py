@@ -66,8 +66,8 @@ class LogConsumer(base.Consumer):
         """Start a rebalance. Faust waits inside it for this call to return, so it goes on in the background."""
         if self.app.tables:
             raise ConfigError(
-                f"expected no Faust tables on an embedded bus, found {sorted(self.app.tables)}: keep state in the "
-                "feature store, or run on Kafka"
+                f"expected no Faust tables, found {sorted(self.app.tables)}: nothing here would restore them; keep "
+                "state in the feature store"
             )
         self.add_future(self._rebalance(tuple(sorted(set(topics)))))
 
@@ -190,11 +190,11 @@ class LogConsumer(base.Consumer):
     async def _commit(self, offsets: Mapping[TP, int]) -> bool:
         try:
             await self._joined().commit({TopicPartition(*tp): offset for tp, offset in offsets.items()})
+            self._highwaters = await self.highwaters(*self.assignment())
         except BusUnavailable as error:
             # A lost commit costs a redelivery at most; the next one covers it.
             self.log.warning("Offsets not committed: %s", error)
             return False
-        self._highwaters = await self.highwaters(*self.assignment())
         return True
 
     # -- topics

@@ -32,9 +32,11 @@ PARTITIONS = 3
 DEADLINE_S = 20
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=["memory", "sqlite", pytest.param("kafka", marks=pytest.mark.broker)])
 async def bus(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Bus]:
     url = f"memory://{tmp_path.name}-Bus" if request.param == "memory" else f"sqlite:///{tmp_path}/bus.db"
+    if request.param == "kafka":
+        url = request.getfixturevalue("kafka_url")
     async with open_bus(url) as bus:
         await bus.create_topics(TopicSpec("ratings", PARTITIONS))
         yield bus

@@ -25,9 +25,11 @@ from streams.shared_bus import SharedBus
 DEADLINE_S = 20
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=["memory", "sqlite", pytest.param("kafka", marks=pytest.mark.broker)])
 async def bus(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Bus]:
     url = f"memory://{tmp_path.name}-Bus" if request.param == "memory" else f"sqlite:///{tmp_path}/run 1/bus.db"
+    if request.param == "kafka":
+        url = request.getfixturevalue("kafka_url")
     (tmp_path / "run 1").mkdir()
     async with open_bus(url) as bus:
         await bus.create_topics(TopicSpec("control", 3))
@@ -247,6 +249,7 @@ async def test_a_bus_that_cannot_be_opened_is_reported_at_start(tmp_path: Path) 
             await app.start()
 
 
+@pytest.mark.parametrize("bus", ["memory", "sqlite"], indirect=True)  # what is left of them would be a thread
 async def test_a_bus_that_fails_while_it_is_opened_is_closed_again(bus: Bus, monkeypatch: pytest.MonkeyPatch) -> None:
     shared, before = SharedBus(bus.url), set(threading.enumerate())
 
