@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_settings import (
     BaseSettings,
     NoDecode,
@@ -25,14 +25,25 @@ from featurestore.decay import MIN_HALF_LIFE_DAYS
 from featurestore.freshness import FreshnessLimits
 from streams.errors import ConfigError
 from streams.events import DAY_S
+from streams.kafka_settings import KafkaSettings, use_kafka_settings
 from streams.topics import MAX_PARTITIONS
 
-__all__ = ["DEFAULT_FILE", "FeatureSettings", "FreshnessSettings", "ReplaySettings", "Settings", "load_settings"]
+__all__ = [
+    "DEFAULT_FILE",
+    "FeatureSettings",
+    "FreshnessSettings",
+    "KafkaSection",
+    "ReplaySettings",
+    "Settings",
+    "load_settings",
+]
 
 DEFAULT_FILE = "streamlens.toml"
 """The settings file, in the current folder, that is read when it exists."""
 
 _PREFIX = "STREAMLENS_"
+_TEST_PREFIX = f"{_PREFIX}TEST_"
+"""Of what tests are told, not the program."""
 _FILE_VARIABLE = f"{_PREFIX}CONFIG"
 
 
@@ -112,6 +123,28 @@ class FreshnessSettings(BaseModel):
         )
 
 
+class KafkaSection(BaseModel):
+    """Security and compression of a ``kafka://`` bus: ``[kafka]``."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    security_protocol: str = "PLAINTEXT"
+    """PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL."""
+    sasl_mechanism: str = "PLAIN"
+    """PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512."""
+    username: str | None = None
+    password: SecretStr | None = None
+    ca_file: str | None = None
+    """Certificates to trust (PEM); None is the system's."""
+    compression: str = "none"
+    """Of what is published: none or lz4."""
+
+    def settings(self) -> KafkaSettings:
+        """What the bus takes. Raises ConfigError for values that do not go together."""
+        password = None if self.password is None else self.password.get_secret_value()
+        return KafkaSettings(**{**self.model_dump(), "password": password})
+
+
 class Settings(BaseSettings):
     """Everything that can be set."""
 
@@ -132,6 +165,7 @@ class Settings(BaseSettings):
     replay: ReplaySettings = ReplaySettings()
     features: FeatureSettings = FeatureSettings()
     freshness: FreshnessSettings = FreshnessSettings()
+    kafka: KafkaSection = KafkaSection()
 
     @classmethod
     def settings_customise_sources(
@@ -165,6 +199,7 @@ def load_settings(flags: Mapping[str, Any] | None = None) -> Settings:
         raise ConfigError(
             f"{_origin(('var',), given)}: var: expected a folder for the runs, found a file: {settings.var}"
         )
+    use_kafka_settings(settings.kafka.settings())
     return settings
 
 
@@ -195,6 +230,8 @@ def _refuse_unknown_variables() -> None:
         fields = [f"{name}_{field}" for field in section.model_fields] if section else [name]
         known.update(f"{_PREFIX}{field.upper()}" for field in fields)
     for variable in sorted(os.environ):
+        if variable.upper().startswith(_TEST_PREFIX):
+            continue
         if variable.upper().startswith(_PREFIX) and variable.upper() not in known:
             raise ConfigError(f"{variable}: not a setting{_nearest(variable.upper(), sorted(known))}")
 
@@ -214,7 +251,8 @@ def _explain(error: ValidationError, flags: Mapping[str, Any]) -> str:
         known = [".".join((*path[:-1], field)) for field in (section or Settings).model_fields]
         return f"{_origin(path, flags)}: {name} is not a setting{_nearest(name, known)}"
     reasons = [p["msg"][0].lower() + p["msg"][1:] for p in problems if _setting_path(p["loc"]) == path]
-    return f"{_origin(path, flags)}: {name}: {' or '.join(reasons)}; found {problems[0]['input']!r}"
+    found = "" if path[-1] == "password" else f"; found {problems[0]['input']!r}"
+    return f"{_origin(path, flags)}: {name}: {' or '.join(reasons)}{found}"
 
 
 def _setting_path(loc: tuple[int | str, ...]) -> tuple[str, ...]:

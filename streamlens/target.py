@@ -11,7 +11,7 @@ from streamlens.waiting import NothingYet
 from streams.bus import Bus, open_bus
 from streams.dataset import open_movies
 from streams.errors import DataError
-from streams.run import RunFolder, current_run, open_run
+from streams.run import RunFolder, bus_url_of_run, current_run, open_run
 
 __all__ = ["Target", "find_target"]
 
@@ -43,7 +43,10 @@ class Target:
 
     @property
     def bus_url(self) -> str:
-        return self._url("bus", self.settings.bus, self.run.bus_url if self.run else None)
+        named = self.settings.bus
+        if named is not None and self.run is not None:
+            named = bus_url_of_run(named, self.run_id)
+        return self._url("bus", named, self.run.bus_url if self.run else None)
 
     @property
     def store_url(self) -> str:

@@ -27,8 +27,6 @@ class GroupConsumer(LogConsumer):
 
     async def _rebalance(self, topics: tuple[str, ...]) -> None:
         if self._reader is not None:
-            if topics == self._topics:
-                return
             self.app.on_rebalance_start()
             await self.on_partitions_revoked(self.assignment())
             await self._leave()
@@ -81,5 +79,5 @@ class Consumer(BatchedDelivery, GroupConsumer):
 class Transport(LogTransport):
     """What Faust makes the consumer and the producer of an app with."""
 
-    Consumer = Consumer
+    Consumer = Consumer  # type: ignore[assignment]
     driver_version = "streamlens-kafka"

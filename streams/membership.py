@@ -8,13 +8,16 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import socket
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import quote
 
 from streams.errors import BusUnavailable, GroupBusy
 
-__all__ = ["FileLease", "MemoryLease"]
+__all__ = ["FileLease", "MemoryLease", "instance_id"]
 
 _MAX_NAME_BYTES = 200
 _memory_lock = threading.Lock()
@@ -67,6 +70,26 @@ class FileLease:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+
+
+@contextmanager
+def instance_id(folder: Path) -> Iterator[str]:
+    """A name for a worker whose state is in ``folder``, its own for the time of the block; the next one gets it again.
+
+    A Kafka group knows its static members by it: whoever starts anew gets back the partitions of the one that ended.
+    """
+    slot = 0
+    while True:
+        try:
+            lease = FileLease(folder, f"instance-{slot}")
+            break
+        except GroupBusy:
+            slot += 1
+    try:
+        where = f"{socket.gethostname()}:{folder.resolve()}"
+        yield f"streamlens-{hashlib.sha256(where.encode()).hexdigest()[:12]}-{slot}"
+    finally:
+        lease.release()
 
 
 class MemoryLease:

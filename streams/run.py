@@ -23,7 +23,17 @@ import msgspec
 
 from streams.errors import ConfigError
 
-__all__ = ["RunFolder", "RunInfo", "WeekSplitInfo", "current_run", "list_runs", "open_run", "run_id_of", "start_run"]
+__all__ = [
+    "RunFolder",
+    "RunInfo",
+    "WeekSplitInfo",
+    "bus_url_of_run",
+    "current_run",
+    "list_runs",
+    "open_run",
+    "run_id_of",
+    "start_run",
+]
 
 _RUN_JSON = "run.json"
 _CURRENT = "current"
@@ -125,6 +135,19 @@ def run_id_of(data_fingerprint: str, options: Mapping[str, object], nonce: str =
     return hashlib.sha256(identity).hexdigest()[:12]
 
 
+def bus_url_of_run(bus_url: str, run_id: str) -> str:
+    """A bus of the run's own: on a Kafka cluster, which runs share, the run's id sets its topics and groups apart.
+
+    >>> bus_url_of_run("kafka://broker:9092", "ed2030b7f622")
+    'kafka://broker:9092/ed2030b7f622'
+    >>> bus_url_of_run("kafka://broker:9092/team-a", "ed2030b7f622")
+    'kafka://broker:9092/team-a'
+    """
+    scheme, _, rest = bus_url.partition("://")
+    hosts, _, prefix = rest.partition("/")
+    return f"{scheme}://{hosts}/{run_id}" if scheme == "kafka" and not prefix.rstrip("/") else bus_url
+
+
 def start_run(
     var: Path,
     *,
@@ -138,19 +161,22 @@ def start_run(
 ) -> RunFolder:
     """The run of this data and these options, created or, where it exists, continued; it becomes the current one.
 
+    A Kafka ``bus_url`` without a prefix gets the run's id as its prefix.
+
     Raises ConfigError when the current run is unfinished and was asked for something else, or lies on another bus
     or store; ``new_run`` begins one of its own then, whatever there is.
     """
     run = None if new_run else _run_to_continue(var, data, data_fingerprint, options)
     if run is None:
         nonce = secrets.token_hex(4) if new_run else ""
+        run_id = run_id_of(data_fingerprint, options, nonce)
         info = RunInfo(
-            run_id=run_id_of(data_fingerprint, options, nonce),
+            run_id=run_id,
             data=data,
             data_fingerprint=data_fingerprint,
             options=dict(options),
             started_at=_now(),
-            bus_url=bus_url,
+            bus_url=None if bus_url is None else bus_url_of_run(bus_url, run_id),
             store_url=store_url,
             split=split,
             nonce=nonce,
@@ -158,7 +184,8 @@ def start_run(
         run = RunFolder(var, info)
         run.path.mkdir(parents=True, exist_ok=True)
         _write_atomically(run.path / _RUN_JSON, msgspec.json.format(msgspec.json.encode(info)))
-    for name, wanted, expected in (("bus", bus_url, run.bus_url), ("store", store_url, run.store_url)):
+    wanted_bus = None if bus_url is None else bus_url_of_run(bus_url, run.run_id)
+    for name, wanted, expected in (("bus", wanted_bus, run.bus_url), ("store", store_url, run.store_url)):
         if wanted is not None and wanted != expected:
             raise ConfigError(
                 f"run {run.run_id}: expected its {name} {expected}, found {wanted}; "

@@ -163,16 +163,13 @@ class LogConsumer(base.Consumer):
         """Go to the committed offsets, and to where ``consumer_auto_offset_reset`` says where there is none."""
         reader = self._joined()
         committed = await self._shared.bus.committed(self.app.conf.id)
-        found: dict[TP, int] = {}
-        for tp in reader.assignment:
-            if tp in committed:
-                reader.seek(tp, committed[tp])
-                found[TP(*tp)] = committed[tp]
-            elif self.app.conf.consumer_auto_offset_reset == "latest":
-                await reader.seek_to_end(tp)
-            else:
-                await reader.seek_to_beginning(tp)
-        return found
+        if unknown := reader.assignment - committed.keys():
+            latest = self.app.conf.consumer_auto_offset_reset == "latest"
+            await (reader.seek_to_end if latest else reader.seek_to_beginning)(*unknown)
+        found = {tp: committed[tp] for tp in reader.assignment & committed.keys()}
+        for tp, offset in found.items():
+            reader.seek(tp, offset)
+        return {TP(*tp): offset for tp, offset in found.items()}
 
     async def seek_wait(self, partitions: Mapping[TP, int]) -> None:
         """Go to the given offsets."""

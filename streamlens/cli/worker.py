@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import nullcontext, suppress
+from contextlib import ExitStack, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -73,13 +74,17 @@ async def _work(target: Target, stopping: asyncio.Event, until_end: bool, rebuil
     from agents.worker import FeatureWorker
     from streamlens.logs import configure_logs
     from streamlens.presence import announced
+    from streams.membership import instance_id
 
     configure_logs(target.settings.log)
     if rebuild:
         _forget_store(target)
-    features = FeatureWorker(_worker_options(target))
-    with announced(target.folder, "worker") if target.folder else nullcontext():
-        watching = asyncio.create_task(_watch(features, target.partitions, stopping, until_end, quiet))
+    with ExitStack() as held:
+        if target.folder:
+            held.enter_context(announced(target.folder, "worker"))
+        own_id = held.enter_context(instance_id(_members_folder(target))) if _on_kafka(target) else None
+        features = FeatureWorker(_worker_options(target, own_id))
+        watching = asyncio.create_task(_watch(features, stopping, until_end, quiet))
         try:
             await features.run(stopping)
         finally:
@@ -87,7 +92,18 @@ async def _work(target: Target, stopping: asyncio.Event, until_end: bool, rebuil
             await asyncio.wait([watching])
 
 
-def _worker_options(target: Target) -> WorkerOptions:
+def _on_kafka(target: Target) -> bool:
+    return target.bus_url.startswith("kafka://")
+
+
+def _members_folder(target: Target) -> Path:
+    from featurestore.sqlite import database_path
+
+    path = database_path(target.store_url)
+    return path.with_name(f"{path.name}.members")
+
+
+def _worker_options(target: Target, own_id: str | None) -> WorkerOptions:
     from agents.worker import WorkerOptions
     from featurestore.view_settings import ViewSettings
 
@@ -108,6 +124,7 @@ def _worker_options(target: Target) -> WorkerOptions:
         linger_s=wanted.linger_ms / 1_000,
         training_end=target.run.info.split.cutoff if target.run and target.run.info.split else None,
         quality_every_s=wanted.quality_every_s,
+        instance_id=own_id,
     )
 
 
@@ -124,9 +141,7 @@ def _forget_store(target: Target) -> None:
         path.with_name(path.name + suffix).unlink(missing_ok=True)
 
 
-async def _watch(
-    features: FeatureWorker, partitions: int, stopping: asyncio.Event, until_end: bool, quiet: bool
-) -> None:
+async def _watch(features: FeatureWorker, stopping: asyncio.Event, until_end: bool, quiet: bool) -> None:
     """Keep the status line, and end the worker with the run where that was asked for."""
     with StatusLine(quiet) as line:
         while True:
@@ -134,7 +149,7 @@ async def _watch(
             cursors = features.ingest.writer.cursors.values()
             if features.metrics.latest:
                 line.show(_describe(features.metrics.latest, min((c.clock for c in cursors), default=0)))
-            if until_end and len(cursors) == partitions and all(c.end_of_run for c in cursors):
+            if until_end and cursors and all(c.end_of_run for c in cursors):  # on Kafka, others may have the rest
                 stopping.set()
 
 

@@ -377,6 +377,7 @@ async def test_start_offsets_that_raise_stop_the_app_with_that_error(bus: Bus) -
 # -- one member, kills
 
 
+@pytest.mark.parametrize("bus", ["memory", "sqlite"], indirect=True)  # on Kafka they share the partitions
 async def test_a_second_app_of_a_group_is_refused_and_the_first_goes_on(bus: Bus) -> None:
     seen = Seen()
     async with running(app_of(bus, taking(seen))):
@@ -450,7 +451,7 @@ async def test_a_slow_agent_bounds_what_is_fetched(bus: Bus) -> None:
 
         most = before = 0
         for _ in range(50):  # long enough for a fetcher that is not held back to read it all
-            await asyncio.sleep(0.005)
+            await asyncio.sleep(0.01)
             before, most = most, max(most, await fetched())
         assert 0 < before == most <= (maxsize + 2 * PARTITIONS) * MAX_BATCH_RECORDS
         go.set()

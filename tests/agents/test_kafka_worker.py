@@ -1,0 +1,179 @@
+"""Replay, Kafka, Faust, store: one worker, and two that share the partitions while one of them is killed."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import sys
+from asyncio.subprocess import DEVNULL, PIPE, Process
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from agents.worker import FeatureWorker, WorkerOptions
+from featurestore.reader import FeatureReader
+from featurestore.verify import verify
+from streams.bus import Bus, open_bus
+from streams.dataset import open_dataset
+from streams.errors import LogReplaced, StreamLensError
+from streams.events import RATINGS
+from streams.replay_options import ReplayOptions
+from streams.replayer import Replayer
+from streams.topics import run_topics
+
+pytestmark = pytest.mark.broker
+
+LIVE = 3_000
+TRAINING = 60_501
+PARTITIONS = 4
+
+WORKER = """
+import asyncio, signal, sys
+from agents.worker import FeatureWorker, WorkerOptions
+
+async def main():
+    stopping = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopping.set)
+    bus, store, name = sys.argv[1:]
+    worker = FeatureWorker(WorkerOptions(bus, store, run_id="run", flush_records=500, instance_id=name))
+    asyncio.create_task(tell(worker))
+    await worker.run(stopping)
+
+async def tell(worker):
+    while True:
+        print(*sorted(worker.ingest.writer.cursors), flush=True)
+        await asyncio.sleep(0.05)
+
+asyncio.run(main())
+"""
+
+
+def store_url(folder: Path) -> str:
+    return f"sqlite:///{folder}/features.db"
+
+
+async def replay(bus: Bus, *, rate: float | None = None) -> None:
+    options = ReplayOptions(speed=None if rate else math.inf, rate=rate, limit=LIVE)
+    await Replayer(open_dataset("ml-latest-small"), bus, options, run_id="run").replay()
+
+
+@asynccontextmanager
+async def working(bus: Bus, folder: Path, instance_id: str | None = None) -> AsyncIterator[FeatureWorker]:
+    worker = FeatureWorker(WorkerOptions(bus.url, store_url(folder), run_id="run", instance_id=instance_id))
+    stopping = asyncio.Event()
+    running = asyncio.create_task(worker.run(stopping))
+    try:
+        yield worker
+    finally:
+        stopping.set()
+        await running
+
+
+async def until(condition: Callable[[], bool], limit_s: float = 40) -> None:
+    async with asyncio.timeout(limit_s):
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+
+
+def ended(worker: FeatureWorker) -> bool:
+    cursors = worker.ingest.writer.cursors
+    return len(cursors) == PARTITIONS and all(cursor.end_of_run for cursor in cursors.values())
+
+
+def applied(folder: Path) -> int:
+    with contextlib.suppress(StreamLensError), FeatureReader(store_url(folder)) as reader:
+        return sum(row.ratings for row in reader.applied())
+    return 0
+
+
+async def test_replayed_over_kafka_the_store_holds_what_the_log_says(kafka_url: str, tmp_path: Path) -> None:
+    async with open_bus(kafka_url) as bus:
+        await bus.create_topics(*run_topics(PARTITIONS))
+        async with working(bus, tmp_path) as worker:
+            await replay(bus)
+            await until(lambda: ended(worker))
+        report = await verify(bus, store_url(tmp_path))
+        assert report.ok, report.as_dict()
+        assert await bus.committed("features") == {tp: r.end for tp, r in (await bus.offsets(RATINGS)).items()}
+    assert applied(tmp_path) == TRAINING + LIVE
+
+
+async def test_a_log_that_was_replaced_is_refused(kafka_url: str, tmp_path: Path) -> None:
+    async with open_bus(kafka_url) as bus, open_bus(f"{kafka_url}-anew") as anew:
+        for each in (bus, anew):
+            await each.create_topics(*run_topics(PARTITIONS))
+        async with working(bus, tmp_path) as worker:
+            await until(lambda: len(worker.ingest.writer.cursors) == PARTITIONS)
+        with pytest.raises(LogReplaced):
+            async with asyncio.timeout(20):
+                await FeatureWorker(WorkerOptions(anew.url, store_url(tmp_path))).run(asyncio.Event())
+
+
+async def test_a_restarted_worker_with_its_instance_id_has_its_partitions_back_at_once(
+    kafka_url: str, tmp_path: Path
+) -> None:
+    async with open_bus(kafka_url) as bus:
+        await bus.create_topics(*run_topics(PARTITIONS))
+        for _ in range(2):
+            async with working(bus, tmp_path, "one") as worker:
+                await until(lambda w=worker: len(w.ingest.writer.cursors) == PARTITIONS, limit_s=6)  # type: ignore[misc]
+
+
+class Child:
+    """A worker process that tells which partitions it holds."""
+
+    def __init__(self, process: Process) -> None:
+        self.process = process
+        self.held: set[int] = set()
+        self._reading = asyncio.create_task(self._read())
+
+    async def _read(self) -> None:
+        assert self.process.stdout is not None
+        async for line in self.process.stdout:
+            self.held = set(map(int, line.split()))
+
+    async def end(self) -> None:
+        if self.process.returncode is None:
+            self.process.terminate()
+        await self.process.wait()
+        await self._reading
+
+
+@asynccontextmanager
+async def child(bus: Bus, folder: Path, name: str) -> AsyncIterator[Child]:
+    arguments = (bus.url, store_url(folder), name)
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", WORKER, *arguments, stdout=PIPE, stderr=DEVNULL
+    )
+    started = Child(process)
+    try:
+        yield started
+    finally:
+        await started.end()
+
+
+@pytest.mark.slow
+async def test_two_workers_share_the_partitions_and_survive_a_kill(kafka_url: str, tmp_path: Path) -> None:
+    """On a rebalance the one stops writing what the other goes on with, from the applied offset; nothing twice."""
+    async with open_bus(kafka_url) as bus, AsyncExitStack() as workers:
+        await bus.create_topics(*run_topics(PARTITIONS))
+        replaying = asyncio.create_task(replay(bus, rate=250))
+        first = await workers.enter_async_context(child(bus, tmp_path, "first"))
+        await until(lambda: len(first.held) == PARTITIONS and applied(tmp_path) > 0)
+        second = await workers.enter_async_context(child(bus, tmp_path, "second"))
+        await until(lambda: len(first.held) == len(second.held) == 2)
+        assert first.held.isdisjoint(second.held)
+        second.process.kill()
+        await until(lambda: len(first.held) == PARTITIONS)
+        third = await workers.enter_async_context(child(bus, tmp_path, "third"))
+        await until(lambda: len(first.held) == len(third.held) == 2)
+        await first.end()
+        await until(lambda: len(third.held) == PARTITIONS)
+        await replaying
+        await until(lambda: applied(tmp_path) == TRAINING + LIVE)
+        assert third.process.returncode is None
+        report = await verify(bus, store_url(tmp_path))
+        assert report.ok, report.as_dict()
