@@ -113,10 +113,13 @@ class _Limit(logging.Filter):
 
 
 _limit = _Limit(_LINES_PER_S)
+_SILENT = logging.NullHandler()
 
 
 def limit_logs() -> None:
     """Limit what aiokafka logs in this process; a second call changes nothing."""
+    # What matters is raised; without a handler Python prints warnings of a program that has not asked for logs.
+    logging.getLogger("aiokafka").addHandler(_SILENT)
     for name in _CLIENT_LOGGERS:  # a filter sees its own logger's lines only, not those of the loggers below
         logger = logging.getLogger(name)
         if _limit not in logger.filters:

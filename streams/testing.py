@@ -14,9 +14,11 @@ A broker is found in this order: ``STREAMLENS_TEST_KAFKA=HOST:PORT``; a Redpanda
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 import secrets
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -53,13 +55,25 @@ def _redpanda() -> Any:
         from testcontainers.community.kafka import RedpandaContainer
     except ImportError as error:
         raise NoBroker(f"expected testcontainers, found no {error.name}; {hint}") from error
-    try:
-        docker.from_env().ping()
-    except Exception as error:  # whatever an engine that is not there raises
-        raise NoBroker(f"expected a Docker engine, found none; {hint}") from error
+    if not _answers(docker):
+        raise NoBroker(f"expected a Docker engine, found none; {hint}")
     container = RedpandaContainer(REDPANDA_IMAGE)
     container.start(timeout=START_TIMEOUT_S)
     return container
+
+
+def _answers(docker: Any) -> bool:
+    """Whether a Docker engine does."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)  # docker leaves the socket of a failed attempt open
+        try:
+            docker.from_env().close()
+        except Exception:  # whatever an engine that is not there raises
+            return False
+        else:
+            return True
+        finally:
+            gc.collect()
 
 
 def unique_prefix(name: str = "test") -> str:

@@ -17,11 +17,16 @@ if os.environ.get("CI"):
 
 @pytest.fixture(scope="session")
 def kafka_broker() -> Iterator[str]:
-    """``host:port`` of a real broker that all tests share, or a skip that says how to have one."""
+    """``host:port`` of a real broker that all tests share, or a skip that says how to have one.
+
+    With ``STREAMLENS_TEST_KAFKA_REQUIRED`` set a missing broker is an error: CI has one.
+    """
     try:
         with kafka_server() as address:
             yield address
     except NoBroker as reason:
+        if os.environ.get("STREAMLENS_TEST_KAFKA_REQUIRED"):
+            raise
         pytest.skip(str(reason))
 
 
