@@ -239,10 +239,14 @@ class KafkaCluster:
             return True
 
         made: bool = await self.retried(f"create topic {name}", ask)
+        # The controller knows it before the brokers do, and those before they have chosen leaders.
         deadline = asyncio.get_running_loop().time() + PATIENCE_S
-        while len(self.client.cluster.partitions_for_topic(name) or ()) < partitions:
-            # The controller knows it before the brokers do.
-            if not await self.client.force_metadata_update() or asyncio.get_running_loop().time() > deadline:
+        while asyncio.get_running_loop().time() < deadline:
+            await self.client.force_metadata_update()
+            leaders = map(
+                self.client.cluster.leader_for_partition, (TopicPartition(name, p) for p in range(partitions))
+            )
+            if all(leader not in (None, -1) for leader in leaders) and name in await self.topics([name]):
                 break
             await asyncio.sleep(0.01)
         return made

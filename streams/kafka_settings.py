@@ -24,7 +24,7 @@ _VARIABLE_PREFIX = "STREAMLENS_KAFKA_"
 _PROTOCOLS = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
 _MECHANISMS = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
 _COMPRESSIONS = ("none", "lz4")
-_SERVER = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^:@/\[\]]+)(?::([0-9]{1,5}))?")
+_SERVER = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^\s:@/\[\]]+)(?::([0-9]{1,5}))?")
 _PREFIX = re.compile(r"[a-zA-Z0-9._-]{1,128}")
 
 

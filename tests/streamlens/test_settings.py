@@ -6,6 +6,7 @@ import pytest
 
 from streamlens.settings import load_settings
 from streams.errors import ConfigError
+from streams.kafka_settings import kafka_settings, use_kafka_settings
 
 
 def test_each_source_overrides_the_one_before(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -121,3 +122,31 @@ def test_a_named_file_must_exist(monkeypatch: pytest.MonkeyPatch) -> None:
 
     with pytest.raises(ConfigError, match=r"expected a settings file, found none at nowhere\.toml"):
         load_settings()
+
+
+def test_a_kafka_password_comes_from_file_or_variable_and_is_never_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "streamlens.toml").write_text(
+        '[kafka]\nsecurity_protocol = "SASL_SSL"\nusername = "admin"\npassword = "hunter2"\n'
+    )
+    try:
+        settings = load_settings()
+        assert "hunter2" not in repr(settings)
+        assert kafka_settings().password == "hunter2"
+        monkeypatch.setenv("STREAMLENS_KAFKA_PASSWORD", "hunter3")
+        load_settings()
+        assert kafka_settings().password == "hunter3"
+    finally:
+        use_kafka_settings(None)
+
+
+def test_a_kafka_password_of_another_type_is_refused_without_being_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "streamlens.toml").write_text("[kafka]\npassword = 31337\n")
+    with pytest.raises(ConfigError, match=r"kafka\.password") as raised:
+        load_settings()
+    assert "31337" not in str(raised.value)

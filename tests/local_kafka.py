@@ -1,0 +1,61 @@
+"""A Kafka of a test's own, which it may stop and start: what ``../shared/kafka`` beside a checkout brings along."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+from pathlib import Path
+
+import pytest
+
+__all__ = ["LocalKafka", "free_ports"]
+
+_TOOLS = Path(__file__).resolve().parents[2] / "shared" / "kafka"
+
+
+class LocalKafka:
+    """One node, started by :meth:`start`. Skips the test where there is nothing to start."""
+
+    def __init__(self, folder: Path, *settings: str) -> None:
+        tools = Path(os.environ.get("STREAMLENS_TEST_KAFKA_TOOLS", _TOOLS))
+        if not (tools / "kafka-up").exists() or shutil.which("java") is None:
+            pytest.skip(f"expected kafka-up in {tools} and java 17 on PATH, to stop and start a broker in the test")
+        self._tools = tools
+        self._folder = folder
+        self._settings = settings
+        self.address = ""
+
+    def start(self) -> None:
+        """Start it for the first time."""
+        options = [word for setting in self._settings for word in ("--set", setting)]
+        self.address = self._run("kafka-up", "--port", "0", *options).strip()
+
+    def crash(self) -> None:
+        """End it as ``kill -9`` does."""
+        self._run("kafka-down", "--node", "1", "--hard")
+
+    def restart(self) -> None:
+        """Start it again, with its port and its data."""
+        self._run("kafka-up", "--restart-node", "1")
+
+    def remove(self) -> None:
+        if (self._folder / "node1").exists():
+            self._run("kafka-down", "--hard", "--purge")
+
+    def _run(self, tool: str, *arguments: str) -> str:
+        done = subprocess.run(
+            [self._tools / tool, self._folder, *arguments], capture_output=True, text=True, timeout=120, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody listens on, each another one."""
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [s.getsockname()[1] for s in sockets]
+    for s in sockets:
+        s.close()
+    return ports
