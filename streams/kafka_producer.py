@@ -25,8 +25,7 @@ from streams.errors import BusError, BusUnavailable
 from streams.kafka_cluster import REQUEST_TIMEOUT_MS, Backoff, KafkaCluster
 from streams.kafka_errors import CONNECTION_ERRORS, translated
 from streams.murmur2 import partition_for
-from streams.records import TopicPartition, split_values
-from streams.stored_batch import Pending
+from streams.records import TopicPartition
 
 __all__ = ["DELIVERY_TIMEOUT_S", "KafkaProducer", "ProducerIdentity"]
 
@@ -59,9 +58,17 @@ class ProducerIdentity:
     sequences: dict[TopicPartition, int] = field(default_factory=dict)
 
 
-class _Send(NamedTuple):
-    pending: Pending
+class _Part(NamedTuple):
+    """Consecutive records of one send; ``keys`` None where none has one. ``size``: about what they take on the wire."""
+
+    timestamp_ms: int
+    values: list[bytes]
+    keys: list[bytes | None] | None
     size: int
+
+
+class _Send(NamedTuple):
+    part: _Part
     written: asyncio.Future[RecordMetadata]
 
 
@@ -134,7 +141,9 @@ class KafkaProducer:
         if partition is None:
             partition = await self._choose_partition(topic, key)
         published_ms = time.time_ns() // 1_000_000 if timestamp_ms is None else timestamp_ms
-        return await self._put(TopicPartition(topic, partition), [Pending.record(value, key, published_ms)])
+        size = len(value) + len(key or b"") + _RECORD_OVERHEAD
+        part = _Part(published_ms, [value], None if key is None else [key], size)
+        return await self._put(TopicPartition(topic, partition), [part])
 
     async def send_batch(
         self,
@@ -153,7 +162,9 @@ class KafkaProducer:
             if joined is not None and (found := joined.count(b"\n") + 1) != count:
                 raise ValueError(f"{name}: expected {count} lines, found {found}")
         published_ms = time.time_ns() // 1_000_000 if timestamp_ms is None else timestamp_ms
-        whole = Pending(count, published_ms, lines, keys)
+        each_key = None if keys is None else _split_keys(keys)
+        size = len(lines) + len(keys or b"") + count * _RECORD_OVERHEAD
+        whole = _Part(published_ms, lines.split(b"\n"), each_key, size)
         return await self._put(TopicPartition(topic, partition), _cut(whole, _MAX_BATCH_BYTES))
 
     async def _count_of(self, topic: str) -> int:
@@ -168,14 +179,14 @@ class KafkaProducer:
         self._next_partition = (self._next_partition + 1) % partitions
         return self._next_partition
 
-    async def _put(self, tp: TopicPartition, parts: list[Pending]) -> asyncio.Future[RecordMetadata]:
+    async def _put(self, tp: TopicPartition, parts: list[_Part]) -> asyncio.Future[RecordMetadata]:
         """Queue the parts of one send; its result is the first part's, once all are durable."""
         if not 0 <= tp.partition < await self._count_of(tp.topic):
             raise BusError(
                 f"bus {self._cluster.address.shown}: topic {tp.topic!r}: expected a partition from 0 to "
                 f"{self._partitions[tp.topic] - 1}, found {tp.partition}"
             )
-        size = sum(map(_size, parts))
+        size = sum(part.size for part in parts)
         if size > MAX_SEND_BYTES:
             raise BusError(
                 f"bus {self._cluster.address.shown}: topic {tp.topic!r}: expected at most {MAX_SEND_BYTES} bytes in "
@@ -192,9 +203,9 @@ class KafkaProducer:
         if lane.failure is not None:
             raise _refusal(lane.failure, tp)
         futures = [self._loop.create_future() for _ in parts]
-        lane.queue.extend(_Send(part, _size(part), future) for part, future in zip(parts, futures, strict=True))
+        lane.queue.extend(map(_Send, parts, futures))
         self._pending_bytes += size
-        if sum(send.size for send in lane.queue) >= _MAX_BATCH_BYTES:
+        if sum(send.part.size for send in lane.queue) >= _MAX_BATCH_BYTES:
             lane.hurry.set()
         if lane.task is None:
             lane.task = self._loop.create_task(self._run(lane), name=f"produce-{tp.topic}-{tp.partition}")
@@ -230,7 +241,7 @@ class KafkaProducer:
 
     async def _deliver(self, lane: _Lane, sends: list[_Send]) -> None:
         try:
-            base = await self._publish(lane.tp, [send.pending for send in sends])
+            base = await self._publish(lane.tp, [send.part for send in sends])
         except BusError as error:
             lane.failure = error
             self._first_failure = self._first_failure or error
@@ -245,21 +256,21 @@ class KafkaProducer:
     def _settle(self, sends: list[_Send], outcome: RecordMetadata | BusError) -> None:
         at = 0
         for send in sends:
-            self._pending_bytes -= send.size
+            self._pending_bytes -= send.part.size
             if not send.written.done():  # else cancelled by who waited
                 if isinstance(outcome, BusError):
                     send.written.set_exception(outcome)
                     send.written.exception()  # flush and the log tell; asyncio need not warn of each future
                 else:
                     send.written.set_result(outcome._replace(offset=outcome.offset + at))
-            at += send.pending.count
+            at += len(send.part.values)
         self._progress.set()
 
-    async def _publish(self, tp: TopicPartition, parts: list[Pending]) -> RecordMetadata:
+    async def _publish(self, tp: TopicPartition, parts: list[_Part]) -> RecordMetadata:
         """Deliver one record batch; returns where its first record is. Raises BusError once it is given up."""
         identity = await self._identify()
         wire = TopicPartition(self._cluster.address.wire(tp.topic), tp.partition)
-        count = sum(part.count for part in parts)
+        count = sum(len(part.values) for part in parts)
         sequence = identity.sequences.get(wire, 0)
         batch = _encode(parts, self._codec, identity, sequence)
         try:
@@ -277,7 +288,7 @@ class KafkaProducer:
                 self._identity = identity or ProducerIdentity(*await self._cluster.producer_id())
             return self._identity
 
-    async def _produce(self, wire: TopicPartition, batch: bytes) -> int:
+    async def _produce(self, wire: TopicPartition, batch: bytearray) -> int:
         deadline = self._loop.time() + self._delivery_timeout_s
         backoff = Backoff()
         request = ProduceRequest(None, _ACKS_ALL, REQUEST_TIMEOUT_MS, [(wire.topic, [(wire.partition, batch)])])
@@ -324,10 +335,6 @@ class KafkaProducer:
             await self._wait_for_progress()
 
 
-def _size(part: Pending) -> int:
-    return part.size + part.count * _RECORD_OVERHEAD
-
-
 def _refusal(failure: BusError, tp: TopicPartition) -> BusError:
     return type(failure)(
         f"{tp.topic}/{tp.partition}: refused, because an earlier send failed and nothing may overtake it "
@@ -353,33 +360,39 @@ def _first_of_all(futures: list[asyncio.Future[RecordMetadata]]) -> asyncio.Futu
     return whole
 
 
-def _cut(whole: Pending, max_bytes: int) -> list[Pending]:
+def _split_keys(keys: bytes) -> list[bytes | None]:
+    each: list[bytes | None] = [*keys.split(b"\n")]
+    # Nearly always all have one, and a pass over them is saved.
+    return [key or None for key in each] if b"" in each else each
+
+
+def _cut(whole: _Part, max_bytes: int) -> list[_Part]:
     """The same records in pieces of about equal size, none above ``max_bytes`` where single records allow it."""
-    pieces = -(-_size(whole) // max_bytes)
-    if pieces == 1 or whole.count == 1:
+    count = len(whole.values)
+    pieces = -(-whole.size // max_bytes)
+    if pieces == 1 or count == 1:
         return [whole]
-    values = whole.values.split(b"\n")
-    keys = None if whole.keys is None else whole.keys.split(b"\n")
-    step = -(-whole.count // pieces)
+    step = -(-count // min(pieces, count))
     cut = []
-    for at in range(0, whole.count, step):
-        part = values[at : at + step]
-        key_lines = None if keys is None else b"\n".join(keys[at : at + step])
-        piece = Pending(len(part), whole.timestamp_ms, b"\n".join(part), key_lines)
-        cut += [piece] if _size(piece) <= max_bytes else _cut(piece, max_bytes)
+    for at in range(0, count, step):
+        values = whole.values[at : at + step]
+        keys = None if whole.keys is None else whole.keys[at : at + step]
+        size = sum(map(len, values)) + sum(len(key or b"") for key in keys or ()) + len(values) * _RECORD_OVERHEAD
+        piece = _Part(whole.timestamp_ms, values, keys, size)
+        cut += [piece] if size <= max_bytes else _cut(piece, max_bytes)
     return cut
 
 
 def _next_batch(queue: deque[_Send]) -> list[_Send]:
     sends = [queue.popleft()]
-    size = sends[0].size
-    while queue and size + queue[0].size <= _MAX_BATCH_BYTES:
-        size += queue[0].size
+    size = sends[0].part.size
+    while queue and size + queue[0].part.size <= _MAX_BATCH_BYTES:
+        size += queue[0].part.size
         sends.append(queue.popleft())
     return sends
 
 
-def _encode(parts: list[Pending], codec: int, identity: ProducerIdentity, sequence: int) -> bytes:
+def _encode(parts: list[_Part], codec: int, identity: ProducerIdentity, sequence: int) -> bytearray:
     """A Kafka record batch of these records."""
     builder = DefaultRecordBatchBuilder(
         2,
@@ -392,19 +405,13 @@ def _encode(parts: list[Pending], codec: int, identity: ProducerIdentity, sequen
     )
     at = 0
     for part in parts:
-        if not part.plain:
-            builder.append(at, part.timestamp_ms, part.keys, part.values, _NO_HEADERS)
-        else:
-            values = split_values(part.values, part.count)
-            # A C loop: a Python one takes three times as long.
-            appending = map(
-                builder.append,
-                range(at, at + part.count),
-                repeat(part.timestamp_ms),
-                repeat(None) if part.keys is None else [k or None for k in split_values(part.keys, part.count)],
-                values,
-                repeat(_NO_HEADERS),
-            )
-            deque(appending, maxlen=0)
-        at += part.count
-    return bytes(builder.build())
+        count = len(part.values)
+        keys = repeat(None) if part.keys is None else part.keys
+        # A C loop: a Python one takes three times as long.
+        appending = map(
+            builder.append, range(at, at + count), repeat(part.timestamp_ms), keys, part.values, repeat(_NO_HEADERS)
+        )
+        deque(appending, maxlen=0)
+        at += count
+    batch: bytearray = builder.build()
+    return batch
