@@ -94,6 +94,10 @@ class KafkaBus:
                 )
             self._asked_for[spec.name] = spec
 
+    async def delete_topics(self, *names: str) -> None:
+        """Remove topics with all they hold, as benchmarks and tests do on a cluster they share; no run needs it."""
+        await self._use().delete_topics(map(self.address.wire, names))
+
     async def topics(self) -> dict[str, TopicInfo]:
         """All topics by name; of those with the prefix, where there is one. The log id is the topic's id."""
         cluster = self._use()

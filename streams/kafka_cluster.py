@@ -18,6 +18,7 @@ from aiokafka.conn import create_conn
 from aiokafka.protocol.admin import (
     CreateTopicsRequest,
     DeleteRecordsRequest,
+    DeleteTopicsRequest,
     DescribeConfigsRequest,
     ListGroupsRequest,
 )
@@ -250,6 +251,21 @@ class KafkaCluster:
                 break
             await asyncio.sleep(0.01)
         return made
+
+    async def delete_topics(self, names: Iterable[str]) -> None:
+        """Remove topics with all they hold; none of them need exist."""
+        doomed = list(names)
+
+        async def ask() -> None:
+            controller = self.client.cluster.controller
+            if controller is None:
+                raise kafka.NotControllerError
+            response = await self._ask(DeleteTopicsRequest(doomed, REQUEST_TIMEOUT_MS), controller.nodeId)
+            for name, code in response.topic_error_codes:
+                if code != kafka.UnknownTopicOrPartitionError.errno:
+                    _check(code, name)
+
+        await self.retried(f"delete {len(doomed)} topics", ask)
 
     # Offsets
 

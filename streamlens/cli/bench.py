@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from importlib import import_module
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -43,11 +43,24 @@ def bench(
         int | None,
         typer.Option("--events", min=1_000, metavar="N", help="Ratings to measure with, for a shorter look."),
     ] = None,
+    bus: Annotated[
+        str | None,
+        typer.Option("--bus", metavar="URL", help="A kafka://HOST:PORT to measure on (pipeline and replay)."),
+    ] = None,
     as_json: options.Json = False,
 ) -> None:
     """Measure throughput, latency or memory on this machine; half a minute to a few minutes each."""
+    from streamlens.settings import load_settings
+    from streams.errors import ConfigError
+
     run = import_module(f"streamlens.bench.{name}").run
-    figures = run() if events is None else run(events=events)
+    given: dict[str, Any] = {} if events is None else {"events": events}
+    if bus is not None:
+        if name not in (Benchmark.PIPELINE, Benchmark.REPLAY):
+            raise ConfigError(f"--bus: expected pipeline or replay, which run on Kafka too, found {name}")
+        load_settings()  # a cluster's password stands there
+        given["bus"] = bus
+    figures = run(**given)
     if as_json:
         print_json(figures)
         return
