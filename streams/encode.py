@@ -57,8 +57,15 @@ def encode_batch(
     keys = _encoder.encode(users)[1:-1].replace(b",", b"\n")
     if ticks:
         keyed = keys.split(b"\n") if users else []
-        for position, tick in reversed(ticks):
-            records.insert(position, tick)
-            keyed.insert(position, b"")
-        keys = b"\n".join(keyed)
+        woven: list[Rating | Tick | msgspec.Raw] = []
+        woven_keys: list[bytes] = []
+        at = 0
+        for position, tick in ticks:
+            woven += records[at:position]
+            woven_keys += keyed[at:position]
+            woven.append(tick)
+            woven_keys.append(b"")
+            at = position
+        records = woven + records[at:]
+        keys = b"\n".join(woven_keys + keyed[at:])
     return EncodedBatch(_encoder.encode_lines(records)[:-1], keys, len(records))

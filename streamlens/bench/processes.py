@@ -8,8 +8,11 @@ import resource
 import subprocess
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import ParamSpec, TypeVar
+
+from streams.kafka_settings import kafka_settings, use_kafka_settings
 
 __all__ = ["in_fresh_process", "max_rss_mb", "rss_mb"]
 
@@ -21,7 +24,9 @@ _MIB = 1 << 20
 
 def in_fresh_process(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """``call(*args, **kwargs)`` in a newly started interpreter."""
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+    kafka = replace(kafka_settings())  # a copy without what cannot be sent
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=context, initializer=use_kafka_settings, initargs=(kafka,)) as pool:
         return pool.submit(call, *args, **kwargs).result()
 
 
