@@ -15,7 +15,7 @@ from aiokafka.structs import TopicPartition as KafkaPartition
 
 from streams.bus import OffsetRange
 from streams.errors import BusError
-from streams.kafka_cluster import REQUEST_TIMEOUT_MS, Client, KafkaCluster
+from streams.kafka_cluster import PATIENCE_S, REQUEST_TIMEOUT_MS, Client, KafkaCluster
 from streams.kafka_errors import kafka_errors
 from streams.kafka_records import fetched_batches
 from streams.records import RecordBatch, TopicPartition
@@ -203,8 +203,10 @@ class KafkaConsumer:
         if not chosen:
             return
         if self._membership is not None:  # what it commits it has read
+            # aiokafka looks for the group's coordinator until it finds one.
             with kafka_errors(self._what("commit")):
-                await self._reader.commit({self._wire(tp): OffsetAndMetadata(o, "") for tp, o in chosen.items()})
+                async with asyncio.timeout(PATIENCE_S):
+                    await self._reader.commit({self._wire(tp): OffsetAndMetadata(o, "") for tp, o in chosen.items()})
             return
         for tp, held in (await self._ranges(chosen)).items():
             if not 0 <= chosen[tp] <= held.end:
