@@ -331,6 +331,24 @@ def test_a_zombies_late_write_is_refused(tmp_path: Path) -> None:
         assert successor.cursors[0].ratings == 2
 
 
+def test_what_was_released_is_no_longer_written_and_its_successor_goes_on(tmp_path: Path) -> None:
+    batches = [
+        [decode_ratings(record_batch([encode(Rating(1, i, 3.0, T0))], partition=p, first=i)) for i in range(2)]
+        for p in range(2)
+    ]
+    with open_writer(tmp_path) as first, open_writer(tmp_path) as second:
+        assign(first, 2, 2)
+        first.apply([batches[0][0], batches[1][0]])
+        first.release([1])
+        assert set(first.cursors) == {0}
+        assert second.assign(LOG, {TopicPartition("ratings", 1): OffsetRange(0, 2)}) == {
+            TopicPartition("ratings", 1): 1
+        }
+        assert first.apply([batches[0][1], batches[1][1]]).ratings == 1  # of the partition it still holds
+        assert second.apply([batches[1][1]]).ratings == 1
+        assert (first.cursors[0].ratings, second.cursors[1].ratings) == (2, 2)
+
+
 def test_a_store_ahead_of_its_log_and_a_replaced_log_are_refused(tmp_path: Path) -> None:
     with open_writer(tmp_path) as writer:
         assign(writer, 1)
