@@ -110,6 +110,7 @@ class KafkaBus:
         return {
             name: TopicInfo(name, topic.partitions, kept_ms[topic.name], topic.topic_id)
             for name, topic in found.items()
+            if topic.name in kept_ms
         }
 
     async def _counts(self) -> dict[str, int]:

@@ -207,7 +207,7 @@ class KafkaCluster:
         return found
 
     async def retention_ms(self, topics: Iterable[str]) -> dict[str, int | None]:
-        """How long each topic keeps records; None for ever."""
+        """How long each topic keeps records, None for ever; without those that do not exist (any more)."""
         resources = [(_TOPIC, name, ["retention.ms"]) for name in topics]
         if not resources:
             return {}
@@ -215,6 +215,8 @@ class KafkaCluster:
         async def ask() -> dict[str, int | None]:
             found: dict[str, int | None] = {}
             for code, reason, _, name, entries in (await self._ask(DescribeConfigsRequest(resources))).resources:
+                if code == kafka.UnknownTopicOrPartitionError.errno:
+                    continue
                 _check(code, reason or name)
                 values = {entry[0]: entry[1] for entry in entries}
                 kept_ms = int(values.get("retention.ms", -1))

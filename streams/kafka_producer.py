@@ -12,16 +12,15 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from itertools import repeat
 from types import TracebackType
 from typing import NamedTuple, Self
 
 import aiokafka.errors as kafka
 from aiokafka.protocol.produce import ProduceRequest
-from aiokafka.record.default_records import DefaultRecordBatch, DefaultRecordBatchBuilder
 
 from streams.bus import RecordMetadata
 from streams.errors import BusError, BusUnavailable
+from streams.kafka_batch import MAX_BATCH_BYTES, Part, encode_record_batch, parts_of_lines
 from streams.kafka_cluster import REQUEST_TIMEOUT_MS, Backoff, KafkaCluster
 from streams.kafka_errors import CONNECTION_ERRORS, translated
 from streams.murmur2 import partition_for
@@ -33,17 +32,9 @@ DELIVERY_TIMEOUT_S = 120.0
 """How long a record is tried to be delivered, as with Kafka's own clients."""
 
 MAX_SEND_BYTES = 64 << 20
-_MAX_BATCH_BYTES = 900_000
-"""Of keys and values in one record batch: with what surrounds them it stays below a broker's usual limit of 1 MiB."""
-
-_RECORD_OVERHEAD = 12
 _ACKS_ALL = -1
-_NO_LIMIT = 1 << 30
-_CODECS = {"none": DefaultRecordBatch.CODEC_NONE, "lz4": DefaultRecordBatch.CODEC_LZ4}
 _YIELD_EVERY = 512
 _MAX_SEQUENCE = (1 << 31) - 1
-
-_NO_HEADERS: list[tuple[str, bytes | None]] = []
 
 
 @dataclass(slots=True)
@@ -58,17 +49,8 @@ class ProducerIdentity:
     sequences: dict[TopicPartition, int] = field(default_factory=dict)
 
 
-class _Part(NamedTuple):
-    """Consecutive records of one send; ``keys`` None where none has one. ``size``: about what they take on the wire."""
-
-    timestamp_ms: int
-    values: list[bytes]
-    keys: list[bytes | None] | None
-    size: int
-
-
 class _Send(NamedTuple):
-    part: _Part
+    part: Part
     written: asyncio.Future[RecordMetadata]
 
 
@@ -108,7 +90,7 @@ class KafkaProducer:
         self._linger_s = linger_s
         self._max_pending_bytes = max_pending_bytes
         self._delivery_timeout_s = delivery_timeout_s
-        self._codec = _CODECS[cluster.settings.compression]
+        self._compression = cluster.settings.compression
         self._loop = asyncio.get_running_loop()
         self._partitions: dict[str, int] = {}
         self._lanes: dict[TopicPartition, _Lane] = {}
@@ -141,9 +123,7 @@ class KafkaProducer:
         if partition is None:
             partition = await self._choose_partition(topic, key)
         published_ms = time.time_ns() // 1_000_000 if timestamp_ms is None else timestamp_ms
-        size = len(value) + len(key or b"") + _RECORD_OVERHEAD
-        part = _Part(published_ms, [value], None if key is None else [key], size)
-        return await self._put(TopicPartition(topic, partition), [part])
+        return await self._put(TopicPartition(topic, partition), [Part.record(value, key, published_ms)])
 
     async def send_batch(
         self,
@@ -162,10 +142,8 @@ class KafkaProducer:
             if joined is not None and (found := joined.count(b"\n") + 1) != count:
                 raise ValueError(f"{name}: expected {count} lines, found {found}")
         published_ms = time.time_ns() // 1_000_000 if timestamp_ms is None else timestamp_ms
-        each_key = None if keys is None else _split_keys(keys)
-        size = len(lines) + len(keys or b"") + count * _RECORD_OVERHEAD
-        whole = _Part(published_ms, lines.split(b"\n"), each_key, size)
-        return await self._put(TopicPartition(topic, partition), _cut(whole, _MAX_BATCH_BYTES))
+        parts = parts_of_lines(lines, keys, count, published_ms)
+        return await self._put(TopicPartition(topic, partition), parts)
 
     async def _count_of(self, topic: str) -> int:
         if topic not in self._partitions:
@@ -179,7 +157,7 @@ class KafkaProducer:
         self._next_partition = (self._next_partition + 1) % partitions
         return self._next_partition
 
-    async def _put(self, tp: TopicPartition, parts: list[_Part]) -> asyncio.Future[RecordMetadata]:
+    async def _put(self, tp: TopicPartition, parts: list[Part]) -> asyncio.Future[RecordMetadata]:
         """Queue the parts of one send; its result is the first part's, once all are durable."""
         if not 0 <= tp.partition < await self._count_of(tp.topic):
             raise BusError(
@@ -205,7 +183,7 @@ class KafkaProducer:
         futures = [self._loop.create_future() for _ in parts]
         lane.queue.extend(map(_Send, parts, futures))
         self._pending_bytes += size
-        if sum(send.part.size for send in lane.queue) >= _MAX_BATCH_BYTES:
+        if sum(send.part.size for send in lane.queue) >= MAX_BATCH_BYTES:
             lane.hurry.set()
         if lane.task is None:
             lane.task = self._loop.create_task(self._run(lane), name=f"produce-{tp.topic}-{tp.partition}")
@@ -266,13 +244,13 @@ class KafkaProducer:
             at += len(send.part.values)
         self._progress.set()
 
-    async def _publish(self, tp: TopicPartition, parts: list[_Part]) -> RecordMetadata:
+    async def _publish(self, tp: TopicPartition, parts: list[Part]) -> RecordMetadata:
         """Deliver one record batch; returns where its first record is. Raises BusError once it is given up."""
         identity = await self._identify()
         wire = TopicPartition(self._cluster.address.wire(tp.topic), tp.partition)
         count = sum(len(part.values) for part in parts)
         sequence = identity.sequences.get(wire, 0)
-        batch = _encode(parts, self._codec, identity, sequence)
+        batch = encode_record_batch(parts, self._compression, identity.producer_id, identity.epoch, sequence)
         try:
             offset = await self._produce(wire, batch)
         except BaseException:
@@ -360,58 +338,10 @@ def _first_of_all(futures: list[asyncio.Future[RecordMetadata]]) -> asyncio.Futu
     return whole
 
 
-def _split_keys(keys: bytes) -> list[bytes | None]:
-    each: list[bytes | None] = [*keys.split(b"\n")]
-    # Nearly always all have one, and a pass over them is saved.
-    return [key or None for key in each] if b"" in each else each
-
-
-def _cut(whole: _Part, max_bytes: int) -> list[_Part]:
-    """The same records in pieces of about equal size, none above ``max_bytes`` where single records allow it."""
-    count = len(whole.values)
-    pieces = -(-whole.size // max_bytes)
-    if pieces == 1 or count == 1:
-        return [whole]
-    step = -(-count // min(pieces, count))
-    cut = []
-    for at in range(0, count, step):
-        values = whole.values[at : at + step]
-        keys = None if whole.keys is None else whole.keys[at : at + step]
-        size = sum(map(len, values)) + sum(len(key or b"") for key in keys or ()) + len(values) * _RECORD_OVERHEAD
-        piece = _Part(whole.timestamp_ms, values, keys, size)
-        cut += [piece] if size <= max_bytes else _cut(piece, max_bytes)
-    return cut
-
-
 def _next_batch(queue: deque[_Send]) -> list[_Send]:
     sends = [queue.popleft()]
     size = sends[0].part.size
-    while queue and size + queue[0].part.size <= _MAX_BATCH_BYTES:
+    while queue and size + queue[0].part.size <= MAX_BATCH_BYTES:
         size += queue[0].part.size
         sends.append(queue.popleft())
     return sends
-
-
-def _encode(parts: list[_Part], codec: int, identity: ProducerIdentity, sequence: int) -> bytearray:
-    """A Kafka record batch of these records."""
-    builder = DefaultRecordBatchBuilder(
-        2,
-        codec,
-        is_transactional=0,
-        producer_id=identity.producer_id,
-        producer_epoch=identity.epoch,
-        base_sequence=sequence,
-        batch_size=_NO_LIMIT,
-    )
-    at = 0
-    for part in parts:
-        count = len(part.values)
-        keys = repeat(None) if part.keys is None else part.keys
-        # A C loop: a Python one takes three times as long.
-        appending = map(
-            builder.append, range(at, at + count), repeat(part.timestamp_ms), keys, part.values, repeat(_NO_HEADERS)
-        )
-        deque(appending, maxlen=0)
-        at += count
-    batch: bytearray = builder.build()
-    return batch
