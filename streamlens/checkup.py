@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import platform
+import re
 import shutil
 import sqlite3
 import sys
@@ -23,6 +24,8 @@ __all__ = ["Finding", "examine"]
 _OLDEST_SQLITE = (3, 35, 0)
 """The first with RETURNING, by which a writer takes a partition over."""
 _LEAST_FREE_BYTES = 1 << 30
+_PACKAGE_NAME = re.compile(r"[\w.-]+")
+"""What a requirement begins with, whatever versions, extras and markers follow."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +62,7 @@ def _packages() -> Finding:
     except metadata.PackageNotFoundError:
         return Finding("packages", False, "streamlens itself is not installed", hint)
     for line in wanted:
-        name = line.split(">")[0].split("=")[0].split(";")[0].strip()
+        name = _PACKAGE_NAME.findall(line)[0]
         try:
             metadata.version(name)
         except metadata.PackageNotFoundError:

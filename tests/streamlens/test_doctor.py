@@ -27,6 +27,15 @@ def test_a_new_machine_is_told_what_to_do_first(capsys: Capture, workplace: Path
     assert list(workplace.iterdir()) == []
 
 
+def test_packages_are_found_whatever_versions_are_asked_for(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = ["numpy>=2", "typer<1,>=0.1", "rich~=15.0", 'msgspec[toml]!=0.1; python_version > "3"']
+    wanted.append('not-wanted>=1; extra == "kafka"')
+    monkeypatch.setattr("streamlens.checkup.metadata.requires", lambda _: wanted)
+    assert examined(capsys, 0)["packages"]["found"] == "all 4 there"
+    monkeypatch.setattr("streamlens.checkup.metadata.requires", lambda _: [*wanted, "not-there<2"])
+    assert examined(capsys, 1)["packages"]["found"] == "missing: not-there"
+
+
 def test_data_that_is_missing_has_a_hint(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STREAMLENS_REPLAY_DATA", "nowhere")
     checks = examined(capsys, 1)
