@@ -4,6 +4,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3.14 python3 p
 	$$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo $$p; break; }; done)
 VENV := .venv
 STAMP := $(VENV)/.installed
+TRAIN := $(VENV)/.installed-train
 PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(VENV)/bin/python -m pip
 BENCHMARKS := pipeline replay latency store memory snapshot verify
 
@@ -18,10 +19,10 @@ setup: $(STAMP) ## install into .venv, once
 demo: $(STAMP) ## replay MovieLens live through the feature pipeline, about a minute
 	@$(VENV)/bin/streamlens demo
 
-test: $(STAMP) ## run the tests
+test: $(TRAIN) ## run the tests
 	@$(VENV)/bin/python -m pytest
 
-check: $(STAMP) ## formatting, lint and types: what CI checks
+check: $(TRAIN) ## formatting, lint and types: what CI checks
 	@$(VENV)/bin/ruff format --check --quiet . || { echo 'formatting differs: run `make format`' >&2; exit 1; }
 	@$(VENV)/bin/ruff check --quiet .
 	@$(VENV)/bin/mypy
@@ -30,7 +31,7 @@ format: $(STAMP) ## format the code and mend what the linter can
 	@$(VENV)/bin/ruff format .
 	@$(VENV)/bin/ruff check --fix .
 
-bench: $(STAMP) ## measure throughput, latency and memory
+bench: $(TRAIN) ## measure throughput, latency and memory
 	@set -e; for name in $(BENCHMARKS); do $(VENV)/bin/streamlens bench $$name; done
 
 picture: $(STAMP) ## record docs/images/demo.svg from a demo
@@ -39,8 +40,12 @@ picture: $(STAMP) ## record docs/images/demo.svg from a demo
 lock: ## pin the newest versions that pyproject.toml allows
 	@rm -rf build/lock && $(PYTHON) -m venv build/lock
 	@build/lock/bin/pip install -qq --upgrade 'pip>=25.1' && build/lock/bin/pip install -qq --group dev -e .
-	@{ head -n 1 requirements.lock; build/lock/bin/pip freeze --exclude-editable; } > build/lock/pinned
-	@mv build/lock/pinned requirements.lock
+	@build/lock/bin/pip freeze --exclude-editable > build/lock/run
+	@build/lock/bin/pip install -qq -c build/lock/run -e '.[train]'
+	@build/lock/bin/pip freeze --exclude-editable | sed 's/+cpu$$//' | grep -vxFf build/lock/run > build/lock/train
+	@sed -i '2,$$d' requirements.lock requirements-train.lock
+	@cat build/lock/run >> requirements.lock
+	@cat build/lock/train >> requirements-train.lock
 
 clean: ## remove what was installed, built and replayed
 	@rm -rf $(VENV) build dist var *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
@@ -52,4 +57,9 @@ $(STAMP): requirements.lock pyproject.toml
 	@test -x $(VENV)/bin/pip || { echo 'Setting up $(VENV) with $(PYTHON), once ...'; $(PYTHON) -m venv $(VENV); }
 	@$(PIP) install -qq -r requirements.lock
 	@$(PIP) install -qq --no-deps -e .
+	@touch $@
+
+# What trains models is large, and of no use to the demo. No hash is pinned: builds of torch for CPU and CUDA differ.
+$(TRAIN): $(STAMP) requirements-train.lock
+	@$(PIP) install -qq -r requirements-train.lock
 	@touch $@

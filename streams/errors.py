@@ -15,6 +15,8 @@ __all__ = [
     "DataUnavailable",
     "GroupBusy",
     "LogReplaced",
+    "ModelError",
+    "ModelMissing",
     "OffsetOutOfRange",
     "PartitionMismatch",
     "StoreAheadOfLog",
@@ -103,3 +105,11 @@ class StoreAheadOfLog(StoreError):
 
 class LogReplaced(StoreError):
     """The log is not the one the store was built from."""
+
+
+class ModelError(StreamLensError):
+    """A model that cannot be trained, saved or loaded: nothing to learn from, diverged, damaged, another kind."""
+
+
+class ModelMissing(ModelError):
+    """There is no model there."""

@@ -1,0 +1,84 @@
+"""EASE: an item-to-item linear model in closed form, the yardstick among personal models.
+
+Steck, "Embarrassingly Shallow Autoencoders for Sparse Data", WWW 2019. With X the users x movies matrix of zeros and
+ones, G = X'X + l2 I and P = inv(G), the weights are B = -P / diag(P), of zero diagonal; a user's scores are x B.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+from scipy import linalg, sparse
+
+from models.interactions import Float32s, Histories
+from models.recommender import OnEpoch, Recommender, TrainingData
+
+__all__ = ["Ease"]
+
+_UNRATED = -1e6
+"""The score of a movie that nobody rated: below those of all others, above nothing at all."""
+
+
+class Ease(Recommender):
+    """EASE on what users rated, stars aside.
+
+    l2: the ridge, in ratings. top_weights: keep so many of each movie's weights, the largest by magnitude, or all where
+    it is 0; with 200 a model of 30,000 movies takes 48 MB, with all of them 3.6 GB.
+    Fitting takes O(movies^3) time and O(movies^2) memory.
+    """
+
+    name: ClassVar[str] = "ease"
+
+    def __init__(self, *, l2: float = 300.0, top_weights: int = 0, seed: int = 0) -> None:
+        if l2 <= 0:
+            raise ValueError(f"l2: expected more than 0, found {l2}")
+        self.l2 = l2
+        self.top_weights = top_weights
+        self.seed = seed
+
+    def _fit(self, data: TrainingData, on_epoch: OnEpoch | None) -> None:
+        self._rated = np.unique(data.column)  # a movie that nobody rated has no weights
+        ones, column = np.ones(len(data.row)), np.searchsorted(self._rated, data.column)
+        x = sparse.csr_matrix((ones, (data.row, column)), (data.n_users, len(self._rated)))
+        gram = np.asfortranarray((x.T @ x).toarray())
+        gram[np.diag_indices_from(gram)] += self.l2
+        factor, _ = linalg.lapack.dpotrf(gram, lower=1, overwrite_a=1)
+        inverse, _ = linalg.lapack.dpotri(factor, lower=1, overwrite_c=1)
+        lower = np.tril(inverse, -1)
+        weights = (-(lower + lower.T) / np.diag(inverse)).astype(np.float32)
+        self._weights = _largest(weights, self.top_weights) if self.top_weights else weights
+
+    def _score(self, histories: Histories) -> Float32s:
+        at = np.searchsorted(self._rated, histories.movie_id)
+        at[at == len(self._rated)] = 0
+        rated = (self._rated[at] == histories.movie_id).astype(np.float32)
+        x = sparse.csr_matrix((rated, at, histories.start), (len(histories), len(self._rated)))
+        scores = np.full((len(histories), len(self.movie_ids)), _UNRATED, np.float32)
+        product = x @ self._weights
+        scores[:, self._rated] = product.toarray() if sparse.issparse(product) else product
+        return scores
+
+    def _arrays(self) -> dict[str, npt.NDArray[Any]]:
+        if isinstance(self._weights, np.ndarray):
+            return {"rated": self._rated, "weights": self._weights}
+        kept = self._weights
+        return {"rated": self._rated, "data": kept.data, "indices": kept.indices, "indptr": kept.indptr}
+
+    def _restore(self, arrays: dict[str, npt.NDArray[Any]]) -> None:
+        self._rated = arrays["rated"]
+        shape = (len(self._rated), len(self._rated))
+        self._weights = (
+            arrays["weights"]
+            if "weights" in arrays
+            else sparse.csr_matrix((arrays["data"], arrays["indices"], arrays["indptr"]), shape)
+        )
+
+
+def _largest(weights: Float32s, keep: int) -> sparse.csr_matrix:
+    """The ``keep`` largest magnitudes of each column."""
+    if keep < len(weights):
+        least = np.partition(np.abs(weights), -keep, axis=0)[-keep]
+        weights[np.abs(weights) < least] = 0.0
+    return sparse.csr_matrix(weights)

@@ -1,0 +1,279 @@
+"""The contract of every model: fit, recommend to users seen in training and to anybody with a history, save, load.
+
+A model scores movies for histories, as arrays; this class does the rest, the same for all: which movies and users there
+are, what users have seen, cold starts, ranking, files. Training may use torch; scoring is numpy, so that serving
+needs no torch.
+"""
+
+from __future__ import annotations
+
+import inspect
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from models.cold_start import ColdStart
+from models.interactions import Float32s, Histories, Interactions
+from models.model_files import read_model, write_model
+from models.ranking import NO_MOVIE, Recommendations, top_k
+from models.side_features import SideFeatures
+from streams.errors import ModelError
+from streams.records import Int64s
+
+__all__ = ["Epoch", "OnEpoch", "RatingPredictor", "Recommender", "TrainingData"]
+
+_SCORES_AT_ONCE = 16 << 20
+"""Scores held together: 64 MiB of float32."""
+
+
+@dataclass(frozen=True, slots=True)
+class Epoch:
+    """One pass of training, numbered from 1. validation: of the last time slice, higher is better; None if none is."""
+
+    number: int
+    loss: float
+    validation: float | None
+
+
+OnEpoch = Callable[[Epoch], None]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TrainingData:
+    """What a model learns from: the latest rating of each (user, movie), by user, of one user in event time.
+
+    user_ids, movie_ids: int64, rising; what rows and columns stand for. row, column: int64 (n,), indices into these.
+    rating: float32 (n,), stars. timestamp: int64 (n,). features: of ``movie_ids``, a row each.
+    """
+
+    user_ids: Int64s
+    movie_ids: Int64s
+    row: Int64s
+    column: Int64s
+    rating: Float32s
+    timestamp: Int64s
+    features: SideFeatures
+
+    @property
+    def n_users(self) -> int:
+        return len(self.user_ids)
+
+    @property
+    def n_movies(self) -> int:
+        return len(self.movie_ids)
+
+
+class Recommender(ABC):
+    """A model. Hyperparameters are the keyword arguments of its constructor, kept under the same names."""
+
+    name: ClassVar[str]
+
+    movie_ids: Int64s
+    """Every movie it ranks, rising: those rated in training and those of the features."""
+
+    user_ids: Int64s
+    """The users of training, rising."""
+
+    seed: int
+
+    # What a model is made of
+
+    @abstractmethod
+    def _fit(self, data: TrainingData, on_epoch: OnEpoch | None) -> None:
+        """Learn; whatever is learnt goes into ``_arrays``."""
+
+    @abstractmethod
+    def _score(self, histories: Histories) -> Float32s:
+        """Scores (n, len(movie_ids)) for histories that are not empty; their ``movie_id`` holds columns, not ids."""
+
+    @abstractmethod
+    def _arrays(self) -> dict[str, npt.NDArray[Any]]:
+        """What was learnt, to be saved."""
+
+    @abstractmethod
+    def _restore(self, arrays: dict[str, npt.NDArray[Any]]) -> None:
+        """The inverse of ``_arrays``."""
+
+    def _score_users(self, rows: Int64s) -> Float32s | None:
+        """Scores for users of training, by row, where something was learnt of each; else their histories serve."""
+        return None
+
+    # What users of a model call
+
+    @property
+    def hyperparameters(self) -> dict[str, Any]:
+        """The arguments it was made with."""
+        return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
+
+    def fit(
+        self, interactions: Interactions, features: SideFeatures | None = None, *, on_epoch: OnEpoch | None = None
+    ) -> Self:
+        """Learn from ``interactions``, of which the latest rating of a (user, movie) counts; returns itself.
+
+        features: movies beside those that were rated are ranked too. on_epoch: told after each pass.
+        Raises ModelError where there is nothing to learn from, or nothing finite came out.
+        """
+        if not len(interactions):
+            raise ModelError(f"{self.name}: expected ratings to learn from, found none")
+        features = features or SideFeatures.none()
+        latest = interactions.latest()
+        self.user_ids = np.unique(latest.user_id)
+        self.movie_ids = np.union1d(latest.movie_id, features.movie_id)
+        self._seen = self._known(Histories.of_users(latest, self.user_ids))
+        column = np.searchsorted(self.movie_ids, latest.movie_id)
+        self._cold = ColdStart.of(latest, column, len(self.movie_ids), features.user_groups)
+        self._groups = dict(features.user_groups)
+        self._fit(
+            TrainingData(
+                self.user_ids,
+                self.movie_ids,
+                np.searchsorted(self.user_ids, latest.user_id),
+                column,
+                latest.rating,
+                latest.timestamp,
+                features.of_movies(self.movie_ids),
+            ),
+            on_epoch,
+        )
+        for array, values in self._arrays().items():
+            if not np.isfinite(values).all():
+                raise ModelError(f"{self.name}: training diverged ({array} is not finite); lower its learning rate")
+        return self
+
+    def recommend(self, user_ids: npt.ArrayLike, k: int, exclude_seen: bool = True) -> Recommendations:
+        """The ``k`` best movies for each user. One unseen in training gets what is popular, and is ``cold``."""
+        wanted = np.asarray(user_ids, np.int64)
+        rows = self._rows(wanted)
+        seen = self._history_of_rows(rows)
+        parts = []
+        for first, last in self._chunks(len(wanted)):
+            known = rows[first:last] >= 0
+            own = self._score_users(rows[first:last][known])
+            if own is None:
+                scores = self._scores(seen.slice(first, last), self._groups_of(wanted[first:last]))
+            else:
+                scores = self._cold.of_groups(self._groups_of(wanted[first:last]))
+                scores[known] = own
+            parts.append(self._ranked(scores, seen.slice(first, last), k, exclude_seen))
+        return self._joined(parts, rows < 0, k)
+
+    def recommend_for_history(
+        self,
+        histories: Histories,
+        k: int,
+        exclude_seen: bool = True,
+        groups: Sequence[str | None] | None = None,
+    ) -> Recommendations:
+        """The ``k`` best movies for users known by their histories only; nothing is learnt from these.
+
+        groups: the demographic group of each, which serves those without a history. Movies that the model does not know
+        are left out of a history.
+        """
+        known = self._known(histories)
+        parts = []
+        for first, last in self._chunks(len(histories)):
+            part = known.slice(first, last)
+            scores = self._scores(part, groups[first:last] if groups else None)
+            parts.append(self._ranked(scores, part, k, exclude_seen))
+        return self._joined(parts, known.lengths == 0, k)
+
+    def score(self, histories: Histories, groups: Sequence[str | None] | None = None) -> Float32s:
+        """Scores of all ``movie_ids`` for each history: float32 (n, len(movie_ids)), higher is better."""
+        return self._scores(self._known(histories), groups)
+
+    def save(self, folder: Path) -> None:
+        """Write the model to ``folder``, whole or not at all: ``model.safetensors`` and ``model.json``."""
+        arrays = {f"model.{name}": values for name, values in self._arrays().items()}
+        arrays |= {
+            "movie_ids": self.movie_ids,
+            "user_ids": self.user_ids,
+            "cold": self._cold.scores,
+            **{f"seen.{name}": getattr(self._seen, name) for name in ("start", "movie_id", "rating", "timestamp")},
+        }
+        groups = {str(user): group for user, group in self._groups.items()}
+        about = {"groups": list(self._cold.groups), "user_groups": groups}
+        write_model(folder, self.name, self.hyperparameters, arrays, about)
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """The model that was saved to ``folder``. Raises ModelError for another model, or a damaged file."""
+        stored = read_model(folder)
+        if stored.name != cls.name:
+            raise ModelError(f"{folder}: expected a model of the kind {cls.name}, found {stored.name}")
+        model = cls(**stored.hyperparameters)
+        arrays = stored.arrays
+        model.movie_ids, model.user_ids = arrays["movie_ids"], arrays["user_ids"]
+        model._seen = Histories(*(arrays[f"seen.{name}"] for name in ("start", "movie_id", "rating", "timestamp")))
+        model._cold = ColdStart(arrays["cold"], tuple(stored.about["groups"]))
+        model._groups = {int(user): group for user, group in stored.about["user_groups"].items()}
+        prefix = "model."
+        model._restore({n.removeprefix(prefix): values for n, values in arrays.items() if n.startswith(prefix)})
+        return model
+
+    # How
+
+    def _rows(self, user_ids: Int64s) -> Int64s:
+        """The row of each user, -1 for those unseen in training."""
+        at = np.searchsorted(self.user_ids, user_ids)
+        at[at == len(self.user_ids)] = 0
+        return np.where(self.user_ids[at] == user_ids, at, -1)
+
+    def _history_of_rows(self, rows: Int64s) -> Histories:
+        lengths = np.where(rows >= 0, self._seen.lengths[rows], 0)
+        start = np.concatenate(([0], np.cumsum(lengths, dtype=np.int64)))
+        at = np.arange(start[-1]) - np.repeat(start[:-1], lengths) + np.repeat(self._seen.start[rows], lengths)
+        return Histories(start, self._seen.movie_id[at], self._seen.rating[at], self._seen.timestamp[at])
+
+    def _groups_of(self, user_ids: Int64s) -> list[str | None]:
+        return [self._groups.get(user) for user in user_ids.tolist()]
+
+    def _known(self, histories: Histories) -> Histories:
+        """Without the movies that the model does not know, and with columns for ids."""
+        at = np.searchsorted(self.movie_ids, histories.movie_id)
+        at[at == len(self.movie_ids)] = 0
+        known = self.movie_ids[at] == histories.movie_id
+        lengths = np.bincount(histories.row[known], minlength=len(histories))
+        start = np.concatenate(([0], np.cumsum(lengths, dtype=np.int64)))
+        return Histories(start, at[known], histories.rating[known], histories.timestamp[known])
+
+    def _scores(self, known: Histories, groups: Sequence[str | None] | None) -> Float32s:
+        warm = np.flatnonzero(known.lengths)
+        if len(warm) == len(known):
+            return self._score(known)
+        scores = self._cold.of_groups(groups or [None] * len(known))
+        if len(warm):
+            start = np.concatenate(([0], known.start[warm + 1]))  # an empty history takes no place
+            scores[warm] = self._score(Histories(start, known.movie_id, known.rating, known.timestamp))
+        return scores
+
+    def _ranked(self, scores: Float32s, seen: Histories, k: int, exclude_seen: bool) -> tuple[Int64s, Float32s]:
+        if exclude_seen:
+            scores[seen.row, seen.movie_id] = -np.inf
+        columns, values = top_k(scores, k)
+        return np.where(columns == NO_MOVIE, NO_MOVIE, self.movie_ids[columns]), values
+
+    def _joined(self, parts: list[tuple[Int64s, Float32s]], cold: npt.NDArray[np.bool_], k: int) -> Recommendations:
+        ids = [ids for ids, _ in parts] or [np.zeros((0, k), np.int64)]
+        scores = [scores for _, scores in parts] or [np.zeros((0, k), np.float32)]
+        return Recommendations(np.concatenate(ids), np.concatenate(scores), cold)
+
+    def _chunks(self, n: int) -> Iterator[tuple[int, int]]:
+        size = max(1, _SCORES_AT_ONCE // max(1, len(self.movie_ids)))
+        return ((first, min(first + size, n)) for first in range(0, n, size))
+
+
+class RatingPredictor(Recommender):
+    """A model that predicts stars too."""
+
+    @abstractmethod
+    def predict(self, user_ids: npt.ArrayLike, movie_ids: npt.ArrayLike) -> Float32s:
+        """The stars (n,) that each user would give the movie beside it, be they seen in training or not."""
+
+    @abstractmethod
+    def predict_for_history(self, histories: Histories, movie_ids: npt.ArrayLike) -> Float32s:
+        """The stars (n,) that the user of each history would give the movie beside it."""

@@ -1,0 +1,204 @@
+"""What every model keeps, whatever it learns."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from models.interactions import Histories, Interactions
+from models.kinds import MODELS, load_model, make_model
+from models.model_files import ABOUT, ARRAYS
+from models.ranking import NO_MOVIE
+from models.recommender import RatingPredictor, Recommender
+from models.side_features import SideFeatures
+from streams.errors import ModelError, ModelMissing
+
+SMALL: dict[str, dict[str, object]] = {}
+"""Hyperparameters with which a model trains in a second, where its own would take longer."""
+
+N_USERS, N_MOVIES = 60, 40
+UNRATED = 9_999
+"""A movie of the features that nobody rated."""
+
+
+def some_ratings(seed: int = 0) -> Interactions:
+    """Two tastes: even users like even movies, odd ones odd movies."""
+    random = np.random.default_rng(seed)
+    user, movie = np.divmod(random.permutation(N_USERS * N_MOVIES)[:900], N_MOVIES)
+    stars = np.where(user % 2 == movie % 2, 4.5, 1.5)
+    kept = (stars > 3) | (random.random(len(user)) < 0.2)
+    time = 1_000_000_000 + 3_600 * np.arange(len(user))
+    return Interactions(user[kept], 100 + movie[kept], stars[kept], time[kept])
+
+
+def some_features() -> SideFeatures:
+    ids = np.array([*range(100, 100 + N_MOVIES), UNRATED])
+    genres = np.stack([ids % 2 == 0, ids % 2 == 1], axis=1).astype(np.float32)
+    return SideFeatures(ids, genres, 1980 + ids % 40, ("Even", "Odd"))
+
+
+@pytest.fixture(scope="module", params=MODELS)
+def name(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def untrained(name: str, seed: int = 0) -> Recommender:
+    return make_model(name, **SMALL.get(name, {}), seed=seed)
+
+
+@pytest.fixture(scope="module")
+def model(name: str) -> Recommender:
+    return untrained(name).fit(some_ratings(), some_features())
+
+
+def histories() -> Histories:
+    return Histories.of(
+        [([100, 102, 104], [5.0, 4.5, 4.0], [1, 2, 3]), ([], [], []), ([101], [5.0], [9]), ([123_456], [5.0], [9])]
+    )
+
+
+def test_gives_k_distinct_unseen_movies_best_first(model: Recommender) -> None:
+    ratings = some_ratings()
+    found = model.recommend([0, 1, 2], 5)
+    assert found.movie_ids.shape == found.scores.shape == (3, 5)
+    assert found.movie_ids.dtype == np.int64
+    assert found.scores.dtype == np.float32
+    for user, movies in enumerate(found.movie_ids):
+        assert len(set(movies.tolist())) == 5
+        assert not set(movies.tolist()) & set(ratings.movie_id[ratings.user_id == user].tolist())
+    assert (np.diff(found.scores, axis=1) <= 0).all()
+    assert not found.cold.any()
+
+
+def test_lists_what_was_seen_when_asked_to(model: Recommender) -> None:
+    everything = model.recommend([0], N_MOVIES + 1, exclude_seen=False)
+    assert set(everything.movie_ids[0].tolist()) == set(model.movie_ids.tolist())
+
+
+def test_pads_where_too_few_movies_are_left(model: Recommender) -> None:
+    found = model.recommend([0], 1_000)
+    left = len(model.movie_ids) - (some_ratings().user_id == 0).sum()
+    assert (found.movie_ids[0, :left] != NO_MOVIE).all()
+    assert (found.movie_ids[0, left:] == NO_MOVIE).all()
+    assert np.isneginf(found.scores[0, left:]).all()
+
+
+def test_ranks_every_movie_of_the_features(model: Recommender) -> None:
+    assert UNRATED in model.movie_ids
+
+
+def test_a_history_unseen_in_training_is_answered(model: Recommender) -> None:
+    found = model.recommend_for_history(histories(), 5)
+    assert found.movie_ids.shape == (4, 5)
+    assert found.cold.tolist() == [False, True, False, True]
+    assert not set(found.movie_ids[0].tolist()) & {100, 102, 104}
+
+
+def test_users_without_history_get_what_is_popular(model: Recommender) -> None:
+    unknown = model.recommend([77_777], 5)
+    empty = model.recommend_for_history(Histories.of([([], [], [])]), 5)
+    assert unknown.cold.all()
+    assert unknown.movie_ids.tolist() == empty.movie_ids.tolist()
+    assert (
+        unknown.movie_ids[0].tolist()
+        == untrained("decayed-popularity").fit(some_ratings()).recommend([77_777], 5).movie_ids[0].tolist()
+    )
+
+
+def test_answers_do_not_depend_on_who_else_asks(model: Recommender) -> None:
+    together = model.score(histories())
+    for row in range(4):
+        alone = model.score(histories().slice(row, row + 1))
+        np.testing.assert_allclose(alone[0], together[row], rtol=1e-4, atol=1e-5)
+
+
+def test_nobody_and_nothing_asked(model: Recommender) -> None:
+    assert model.recommend([], 5).movie_ids.shape == (0, 5)
+    assert model.recommend_for_history(Histories.of([]), 5).movie_ids.shape == (0, 5)
+    assert model.recommend([0], 0).movie_ids.shape == (1, 0)
+
+
+def test_the_same_seed_gives_the_same_model(name: str, model: Recommender) -> None:
+    again = untrained(name).fit(some_ratings(), some_features())
+    assert again.recommend([0, 1], 10).movie_ids.tolist() == model.recommend([0, 1], 10).movie_ids.tolist()
+    np.testing.assert_array_equal(again.score(histories()), model.score(histories()))
+
+
+def test_the_order_of_the_ratings_does_not_matter(name: str, model: Recommender) -> None:
+    shuffled = some_ratings().take(np.random.default_rng(1).permutation(len(some_ratings())))
+    again = untrained(name).fit(shuffled, some_features())
+    np.testing.assert_array_equal(again.score(histories()), model.score(histories()))
+
+
+def test_duplicates_count_once_and_the_latest_rating_does(name: str, model: Recommender) -> None:
+    ratings = some_ratings()
+    stale = Interactions(ratings.user_id, ratings.movie_id, np.full(len(ratings), 0.5), ratings.timestamp - 10_000_000)
+    again = untrained(name).fit(Interactions.concat([stale, ratings, ratings]), some_features())
+    np.testing.assert_array_equal(again.score(histories()), model.score(histories()))
+
+
+def test_a_saved_model_answers_as_before(name: str, model: Recommender, tmp_path: Path) -> None:
+    model.save(tmp_path / "v1")
+    loaded = load_model(tmp_path / "v1")
+    assert type(loaded) is type(model)
+    assert loaded.hyperparameters == model.hyperparameters
+    np.testing.assert_array_equal(loaded.score(histories()), model.score(histories()))
+    for asked in ([0, 1, 77_777], [5]):
+        assert loaded.recommend(asked, 7).movie_ids.tolist() == model.recommend(asked, 7).movie_ids.tolist()
+
+
+@pytest.mark.parametrize("file", [ARRAYS, ABOUT])
+@pytest.mark.parametrize("damage", [lambda raw: raw[: len(raw) // 2], lambda raw: raw.replace(b"1", b"2", 1)])
+def test_a_damaged_file_is_refused(model: Recommender, tmp_path: Path, file: str, damage: object) -> None:
+    model.save(tmp_path / "v1")
+    path = tmp_path / "v1" / file
+    raw = path.read_bytes()
+    path.write_bytes(damage(raw))  # type: ignore[operator]
+    assert path.read_bytes() != raw
+    with pytest.raises(ModelError, match="damaged"):
+        load_model(tmp_path / "v1")
+
+
+def test_a_version_is_never_overwritten(model: Recommender, tmp_path: Path) -> None:
+    model.save(tmp_path / "v1")
+    with pytest.raises(ModelError, match="never changes"):
+        model.save(tmp_path / "v1")
+    assert [path.name for path in tmp_path.iterdir()] == ["v1"]
+
+
+def test_no_model_there(tmp_path: Path) -> None:
+    with pytest.raises(ModelMissing, match="streamlens train"):
+        load_model(tmp_path / "v1")
+
+
+@pytest.mark.parametrize(("users", "movies"), [([5], [7]), ([5, 5], [7, 8]), ([5, 6], [7, 7])])
+def test_one_user_or_one_movie(name: str, users: list[int], movies: list[int]) -> None:
+    model = untrained(name).fit(Interactions(users, movies, [4.0] * len(users), range(len(users))))
+    found = model.recommend([5], 3, exclude_seen=False)
+    assert set(found.movie_ids[0].tolist()) - {NO_MOVIE} == set(movies)
+    assert (
+        model.recommend_for_history(Histories.of([([7], [4.0], [1])]), 3).movie_ids[0, len(set(movies)) - 1] == NO_MOVIE
+    )
+
+
+def test_nothing_to_learn_from_is_refused(name: str) -> None:
+    with pytest.raises(ModelError, match="found none"):
+        untrained(name).fit(Interactions([], [], []))
+
+
+def test_a_rating_that_is_no_number_is_refused() -> None:
+    with pytest.raises(ValueError, match="finite"):
+        Interactions([1], [2], [float("nan")], [3])
+
+
+def test_predicted_stars_are_stars(model: Recommender) -> None:
+    if not isinstance(model, RatingPredictor):
+        pytest.skip(f"{model.name} ranks, and predicts no stars")
+    users, movies = [0, 0, 77_777, 0], [100, 101, 100, 123_456]
+    stars = model.predict(users, movies)
+    assert stars.shape == (4,)
+    assert ((stars >= 0.5) & (stars <= 5.0)).all()
+    own = Histories.of_users(some_ratings(), np.array([0, 0]))
+    assert np.abs(model.predict_for_history(own, [100, 101]) - stars[:2]).max() < 1.0
