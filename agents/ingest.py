@@ -104,14 +104,18 @@ class FeatureIngest:
 
     async def apply(self, batches: Sequence[RecordBatch]) -> None:
         """Apply the batches; returns once they are committed. Raises the store's error when patience ran out."""
+        await self._patiently(self._apply, batches)
+
+    async def _patiently(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """On the store's thread, again and again while the store is away."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._store_patience_s
         delay = _FIRST_DELAY_S
         while True:
             try:
-                await self._on_thread(self._apply, batches)
+                result = await self._on_thread(call, *args, **kwargs)
                 self.stats.waiting_for_store = ""
-                return
+                return result
             except StoreUnavailable as error:
                 self.stats.store_errors += 1
                 self.stats.waiting_for_store = str(error)
@@ -123,7 +127,7 @@ class FeatureIngest:
 
     async def assign(self, log: TopicInfo, ranges: Mapping[TopicPartition, OffsetRange]) -> dict[TopicPartition, int]:
         """Become the writer of these partitions; returns the offset each goes on from."""
-        return await self._on_thread(self.writer.assign, log, ranges)
+        return await self._patiently(self.writer.assign, log, ranges)
 
     async def release(self, partitions: Iterable[int]) -> None:
         """Write nothing more of these partitions; returns once nothing of them is under way."""
@@ -133,9 +137,9 @@ class FeatureIngest:
         """The oldest records still to be published."""
         return await self._on_thread(self.writer.outbox)
 
-    async def published(self, last_id: int) -> None:
-        """Forget the outbox rows up to ``last_id``."""
-        await self._on_thread(self.writer.published, last_id)
+    async def published(self, rows: Sequence[OutboxRow]) -> None:
+        """Forget outbox rows that the bus has acknowledged."""
+        await self._on_thread(self.writer.published, rows)
 
     async def _on_thread(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, partial(call, *args, **kwargs))

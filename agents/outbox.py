@@ -37,6 +37,6 @@ async def drain_outbox(bus: Bus, ingest: FeatureIngest) -> int:
         async with bus.producer() as producer:
             acks = [await producer.send(row.topic, row.value, key=row.key) for row in rows]
             await asyncio.gather(*acks)
-        await ingest.published(rows[-1].id)
+        await ingest.published(rows)
         published += len(rows)
     return published

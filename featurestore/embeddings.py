@@ -1,6 +1,7 @@
 """User and item embeddings, versioned by model and time: written whole by training, read by whoever serves.
 
-They lie in a database of their own (``embeddings.db`` beside the feature store), because another process writes them.
+They lie in tables of their own, since another process writes them: in ``embeddings.db`` beside a SQLite store, in the
+store's schema on PostgreSQL.
 A version is written in one transaction and never changed; its manifest (count, width, SHA-256) proves that what is
 read is what was written.
 """
@@ -8,27 +9,22 @@ read is what was written.
 from __future__ import annotations
 
 import hashlib
-import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal, Self
 
-import msgspec
 import numpy as np
 import numpy.typing as npt
 from sqlalchemy import BigInteger, Column, LargeBinary, MetaData, String, Table
-from sqlalchemy.dialects import sqlite
-from sqlalchemy.schema import CreateTable
 
 from featurestore.aggregate import Bools
+from featurestore.database import open_tables, store_label
 from featurestore.sqlite import database_path
 from featurestore.verify_report import Mismatch, ViewReport
-from streams.errors import StoreError, StoreMissing, StoreUnavailable
+from streams.errors import StoreError, StoreMissing
+from streams.postgres_url import is_postgres
 from streams.records import Int64s
-from streams.sqlite import sqlite_errors, transaction
 
 __all__ = ["EmbeddingStore", "EmbeddingVersion", "Embeddings", "Kind", "embeddings_url", "verify_embeddings"]
 
@@ -41,7 +37,7 @@ _REPAIR = "write the version again, or delete the file and train anew"
 metadata = MetaData()
 
 versions = Table(
-    "versions",
+    "embedding_versions",
     metadata,
     Column("kind", String, primary_key=True),
     Column("model", String, primary_key=True),
@@ -55,7 +51,7 @@ versions = Table(
 )
 
 vectors = Table(
-    "vectors",
+    "embeddings",
     metadata,
     Column("kind", String, primary_key=True),
     Column("model", String, primary_key=True),
@@ -96,6 +92,8 @@ def embeddings_url(store_url: str) -> str:
     >>> embeddings_url("sqlite:///var/features.db")
     'sqlite:///var/embeddings.db'
     """
+    if is_postgres(store_url):
+        return store_url
     return f"sqlite:///{database_path(store_url).with_name('embeddings.db')}"
 
 
@@ -112,16 +110,9 @@ class EmbeddingStore:
         create: bool = False,
         wall_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ) -> None:
-        self.path = database_path(url)
         self._wall_ms = wall_ms
-        if not create and not self.path.exists():
-            raise self._missing()
-        with _errors(self.path):
-            self._connection = _connect(self.path, create)
-            (tables,) = self._connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-        if tables == 0:  # training has made the file and is about to make the tables, or was killed before
-            self._connection.close()
-            raise self._missing()
+        missing = StoreMissing(f"embeddings {store_label(url)}: none yet; training writes them")
+        self.database = open_tables(url, metadata, what="embeddings", repair=_REPAIR, missing=missing, create=create)
 
     def __enter__(self) -> Self:
         return self
@@ -130,10 +121,7 @@ class EmbeddingStore:
         self.close()
 
     def close(self) -> None:
-        self._connection.close()
-
-    def _missing(self) -> StoreMissing:
-        return StoreMissing(f"embeddings {self.path}: none yet; training writes them")
+        self.database.close()
 
     def write(
         self, kind: Kind, model: str, version: str, ids: Int64s, values: Float32s, *, as_of: int
@@ -146,31 +134,30 @@ class EmbeddingStore:
         ids, values = _checked(ids, values)
         n, dim = values.shape
         manifest = EmbeddingVersion(kind, model, version, as_of, self._wall_ms(), n, dim, _digest(ids, values))
-        with _errors(self.path), transaction(self._connection) as connection:
+        with self.database.transaction(durable=True):
             kept = self._manifest(kind, model, version)
             if kept is not None:
                 if (kept.sha256, kept.as_of, kept.dim) != (manifest.sha256, as_of, manifest.dim):
                     raise StoreError(
-                        f"embeddings {self.path}: {kind} version {version} of {model} exists with other content; "
+                        f"{self.database.label}: {kind} version {version} of {model} exists with other content; "
                         "a version never changes: write another"
                     )
                 return kept
-            connection.execute(
-                "INSERT INTO versions VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                (kind, model, version, as_of, manifest.created_ms, manifest.n, manifest.dim, manifest.sha256),
+            self.database.execute(
+                "INSERT INTO embedding_versions VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                *(kind, model, version, as_of, manifest.created_ms, manifest.n, manifest.dim, manifest.sha256),
             )
             rows = ((kind, model, version, i, row.tobytes()) for i, row in zip(ids.tolist(), values, strict=True))
-            connection.executemany("INSERT INTO vectors VALUES (?, ?, ?, ?, ?)", rows)
+            self.database.execute_many("INSERT INTO embeddings VALUES (?, ?, ?, ?, ?)", rows)
         return manifest
 
     def versions(self, kind: Kind | None = None, model: str | None = None) -> list[EmbeddingVersion]:
         """The manifests, oldest ``as_of`` first."""
-        with _errors(self.path):
-            rows = self._connection.execute(
-                "SELECT kind, model, version, as_of, created_ms, n, dim, sha256 FROM versions"
-                " WHERE coalesce(kind = ?, true) AND coalesce(model = ?, true) ORDER BY as_of, created_ms, version",
-                (kind, model),
-            ).fetchall()
+        rows = self.database.rows(
+            "SELECT kind, model, version, as_of, created_ms, n, dim, sha256 FROM embedding_versions"
+            " WHERE coalesce(kind = ?, true) AND coalesce(model = ?, true) ORDER BY as_of, created_ms, version",
+            *(kind, model),
+        )
         return [EmbeddingVersion(*row) for row in rows]
 
     def latest(self, kind: Kind, model: str, as_of: int | None = None) -> EmbeddingVersion | None:
@@ -192,20 +179,20 @@ class EmbeddingStore:
         Raises StoreMissing where there is no such version, StoreError for a vector of another width.
         """
         wanted = np.asarray(ids, np.int64)
-        with _errors(self.path), _snapshot(self._connection):
+        with self.database.snapshot():
             manifest = self._manifest(kind, model, version) if version else self.latest(kind, model, as_of)
             if manifest is None:
                 what = f"version {version}" if version else "version" + (f" as of {as_of}" if as_of is not None else "")
-                raise StoreMissing(f"embeddings {self.path}: no {kind} {what} of {model}; training writes them")
-            rows = self._connection.execute(
-                "SELECT entity_id, CAST(vector AS BLOB) FROM vectors WHERE kind = ? AND model = ? AND version = ?"
-                " AND entity_id IN (SELECT value FROM json_each(?))",
-                (kind, model, manifest.version, msgspec.json.encode(wanted.tolist()).decode()),
-            ).fetchall()
+                raise StoreMissing(f"{self.database.label}: no {kind} {what} of {model}; training writes them")
+            rows = self.database.rows(
+                "SELECT entity_id, CAST(vector AS BLOB) FROM embeddings WHERE kind = ? AND model = ? AND version = ?"
+                " AND entity_id = ANY(?)",
+                *(kind, model, manifest.version, wanted.tolist()),
+            )
         found = dict(rows)
         size = manifest.dim * np.dtype("<f4").itemsize
         if any(len(vector) != size for vector in found.values()):
-            raise StoreError(f"embeddings {self.path}: a vector of {model} is not {manifest.dim} wide; {_REPAIR}")
+            raise StoreError(f"{self.database.label}: a vector of {model} is not {manifest.dim} wide; {_REPAIR}")
         nothing = bytes(size)
         joined = b"".join([found.get(i, nothing) for i in wanted.tolist()])
         return Embeddings(
@@ -217,14 +204,12 @@ class EmbeddingStore:
 
     def pages(self, manifest: EmbeddingVersion) -> Iterator[list[tuple[int, bytes]]]:
         """All ids and vectors of one version, by rising id, as they are stored."""
-        cursor = self._connection.execute(
-            "SELECT entity_id, CAST(vector AS BLOB) FROM vectors"
+        return self.database.pages(
+            "SELECT entity_id, CAST(vector AS BLOB) FROM embeddings"
             " WHERE kind = ? AND model = ? AND version = ? ORDER BY entity_id",
-            (manifest.kind, manifest.model, manifest.version),
+            *(manifest.kind, manifest.model, manifest.version),
+            size=_PAGE_VECTORS,
         )
-        with _errors(self.path):
-            while page := cursor.fetchmany(_PAGE_VECTORS):
-                yield page
 
     def _manifest(self, kind: Kind, model: str, version: str) -> EmbeddingVersion | None:
         return next((v for v in self.versions(kind, model) if v.version == version), None)
@@ -237,7 +222,7 @@ def verify_embeddings(url: str) -> ViewReport:
         store = EmbeddingStore(url)
     except StoreMissing:
         return report
-    with store, _errors(store.path), _snapshot(store._connection):
+    with store, store.database.snapshot():
         known = store.versions()
         for manifest in known:
             report.rows += manifest.n
@@ -247,9 +232,9 @@ def verify_embeddings(url: str) -> ViewReport:
             if differ:
                 key = {"kind": manifest.kind, "model": manifest.model, "version": manifest.version}
                 report.add(Mismatch(key, differ, {name: found[name] for name in differ}))
-        stray = store._connection.execute(
-            "SELECT kind, model, version, count(*) FROM vectors GROUP BY kind, model, version"
-        ).fetchall()
+        stray = store.database.rows(
+            "SELECT kind, model, version, count(*) FROM embeddings GROUP BY kind, model, version"
+        )
         for kind, model, version, n in stray:
             if not any((v.kind, v.model, v.version) == (kind, model, version) for v in known):
                 report.rows += n
@@ -290,31 +275,3 @@ def _digest(ids: Int64s, values: Float32s) -> str:
     rows = np.empty(len(ids), [("id", "<i8"), ("vector", "<f4", (values.shape[1],))])
     rows["id"], rows["vector"] = ids, values
     return hashlib.sha256(rows.tobytes()).hexdigest()
-
-
-def _errors(path: Path) -> AbstractContextManager[None]:
-    return sqlite_errors(f"embeddings {path}", unavailable=StoreUnavailable, broken=StoreError, repair=_REPAIR)
-
-
-@contextmanager
-def _snapshot(connection: sqlite3.Connection) -> Iterator[None]:
-    connection.execute("BEGIN")
-    try:
-        yield
-    finally:
-        connection.execute("ROLLBACK")
-
-
-def _connect(path: Path, create: bool) -> sqlite3.Connection:
-    mode = "rwc" if create else "ro"
-    if create:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    connection = sqlite3.connect(
-        f"{path.absolute().as_uri()}?mode={mode}", uri=True, isolation_level=None, check_same_thread=False
-    )
-    if create:
-        connection.execute("PRAGMA journal_mode = wal")
-        with transaction(connection):
-            for table in metadata.sorted_tables:
-                connection.execute(str(CreateTable(table, if_not_exists=True).compile(dialect=sqlite.dialect())))
-    return connection

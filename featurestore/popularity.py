@@ -75,7 +75,7 @@ class PopularityReader(FeatureReader):
         rows = self._rows(
             "SELECT movie_id, sum(n), sum(half_stars) FROM ("
             " SELECT movie_id, n, half_stars FROM item_hours WHERE (hour >= ? AND hour < ?) OR (hour >= ? AND hour < ?)"
-            " UNION ALL SELECT movie_id, n, half_stars FROM item_days WHERE day >= ? AND day < ?)"
+            " UNION ALL SELECT movie_id, n, half_stars FROM item_days WHERE day >= ? AND day < ?) AS buckets"
             f" {_BY_COUNT}",
             *(*edges, first_day, end_day, k),
         )

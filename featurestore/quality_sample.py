@@ -2,16 +2,13 @@
 
 Which users and movies: those of the lowest hashes, so the sample is the same in every process and changes only as new
 ones come. The baseline is read as of the end of the training part, so it does not depend on when it was taken; it is
-kept in a file beside the store, for a restart.
+kept with the store, for a restart.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from itertools import chain
-from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -20,8 +17,9 @@ import structlog
 from featurestore.decay import Float64s
 from featurestore.quality import Histogram, histogram, item_columns, user_columns
 from featurestore.reader import FeatureReader
+from streams.errors import StoreError, StoreUnavailable
 
-__all__ = ["SAMPLED_MOVIES", "SAMPLED_USERS", "baseline_of", "baseline_path", "sample"]
+__all__ = ["SAMPLED_MOVIES", "SAMPLED_USERS", "baseline_of", "sample"]
 
 SAMPLED_USERS = 2_000
 SAMPLED_MOVIES = 500
@@ -31,12 +29,13 @@ _MOVIES_PER_READ = 10
 """Half a millisecond each, a transaction of its own: a long one would keep the write-ahead log from being emptied."""
 
 _FORMAT = 1
+_NOTE = "baseline"
 
 log = structlog.get_logger(__name__)
 
 
 class _Baseline(msgspec.Struct, frozen=True):
-    """The file: histograms by feature, and the store, log and event time that they are of."""
+    """What is kept: histograms by feature, and the store, log and event time that they are of."""
 
     store_id: str
     log_id: str
@@ -70,49 +69,37 @@ def _pages(ids: list[int], size: int) -> Iterator[list[int]]:
     return (ids[i : i + size] for i in range(0, len(ids), size))
 
 
-def baseline_path(store: Path) -> Path:
-    """Where the baseline of the store in the file ``store`` is kept."""
-    return store.with_name(f"{store.stem}.baseline.json")
-
-
 def baseline_of(
     reader: FeatureReader, training_end: int | None, *, after_read: Callable[[], None] | None = None
 ) -> dict[str, Histogram] | None:
-    """Histograms of the features as of ``training_end``: those on disk, else taken now and kept there.
+    """Histograms of the features as of ``training_end``: those kept, else taken now and kept there.
 
     None while the store has not got there, or where there is no training part. A baseline of another store, log or
-    training part is replaced; a file that cannot be read or written costs a warning, and taking it again.
+    training part is replaced; one that cannot be read or written costs a warning, and taking it again.
     """
     if training_end is None or reader.clock() < training_end:
         return None
     log_id = next((row.log_id for row in reader.applied()), "")
-    path = baseline_path(reader.path)
-    kept = _read(path)
+    kept = _read(reader)
     if kept is not None and (kept.store_id, kept.log_id, kept.training_end) == (reader.store_id, log_id, training_end):
         return kept.features
     features = {name: histogram(values) for name, values in sample(reader, training_end, after_read=after_read).items()}
-    _write(path, _Baseline(reader.store_id, log_id, training_end, features))
+    _write(reader, _Baseline(reader.store_id, log_id, training_end, features))
     return features
 
 
-def _read(path: Path) -> _Baseline | None:
+def _read(reader: FeatureReader) -> _Baseline | None:
     try:
-        kept = msgspec.json.decode(path.read_bytes(), type=_Baseline)
-    except FileNotFoundError:
+        found = reader.database.read_note(_NOTE)
+        kept = None if found is None else msgspec.json.decode(found, type=_Baseline)
+    except (StoreUnavailable, msgspec.DecodeError) as error:
+        log.warning("baseline of the feature quality cannot be read, taken again", error=str(error))
         return None
-    except (OSError, msgspec.DecodeError) as error:
-        log.warning("baseline of the feature quality cannot be read, taken again", file=str(path), error=str(error))
-        return None
-    return kept if kept.format == _FORMAT else None
+    return kept if kept is not None and kept.format == _FORMAT else None
 
 
-def _write(path: Path, baseline: _Baseline) -> None:
-    """Whole or not at all."""
-    draft = path.with_name(f"{path.name}.{os.getpid()}.partial")
+def _write(reader: FeatureReader, baseline: _Baseline) -> None:
     try:
-        draft.write_bytes(msgspec.json.encode(baseline))
-        draft.replace(path)
-    except OSError as error:
-        log.warning("baseline of the feature quality cannot be kept", file=str(path), error=str(error))
-        with suppress(OSError):
-            draft.unlink(missing_ok=True)
+        reader.database.write_note(_NOTE, msgspec.json.encode(baseline))
+    except StoreError as error:
+        log.warning("baseline of the feature quality cannot be kept", error=str(error))

@@ -10,9 +10,9 @@ from __future__ import annotations
 import json
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from operator import itemgetter
 from typing import Any, NamedTuple, Self
 
@@ -22,6 +22,7 @@ import numpy.typing as npt
 
 from featurestore.aggregate import Accepted
 from featurestore.catalogue import Catalogue
+from featurestore.database import open_reader, read_catalogue
 from featurestore.decay import age_scale, day_weights
 from featurestore.features import (
     WINDOWS_S,
@@ -36,7 +37,6 @@ from featurestore.features import (
     user_sums,
 )
 from featurestore.schema import HISTORY_DTYPE, TASTE_DTYPE
-from featurestore.sqlite import connect_reader, database_path, read_catalogue, store_errors
 from featurestore.view_settings import ViewSettings
 from streams.dataset import Movie
 from streams.events import DAY_S, HOUR_S
@@ -66,10 +66,6 @@ class AppliedOffset:
     invalid: int
     published_ms: int
     applied_ms: int
-
-
-def _json(values: Iterable[int]) -> str:
-    return msgspec.json.encode(list(values)).decode()
 
 
 def _hours_of(day: int) -> range:
@@ -117,10 +113,8 @@ class FeatureReader:
     """A read-only view on a feature store. Not thread-safe: one per thread. Raises StoreError if there is no store."""
 
     def __init__(self, url: str) -> None:
-        self.path = database_path(url)
-        self._connection = connect_reader(self.path)
-        with store_errors(self.path):
-            meta: dict[str, str] = dict(self._connection.execute("SELECT key, value FROM meta").fetchall())
+        self.database = open_reader(url)
+        meta: dict[str, str] = dict(self._rows("SELECT key, value FROM meta"))
         self.settings = ViewSettings.from_meta(meta)
         """What the store's views are computed with."""
         self.store_id = meta.get("store_id", "")
@@ -133,27 +127,17 @@ class FeatureReader:
         self.close()
 
     def close(self) -> None:
-        self._connection.close()
+        self.database.close()
 
-    @contextmanager
-    def snapshot(self) -> Iterator[None]:
-        """Several reads of one state of the store. Keep it short: while it lasts the write-ahead log only grows.
+    def snapshot(self) -> AbstractContextManager[None]:
+        """Several reads of one state of the store. Keep it short: while it lasts nothing old can be cleared away.
 
         Within a snapshot another one is the same.
         """
-        if self._connection.in_transaction:
-            yield
-            return
-        with store_errors(self.path):
-            self._connection.execute("BEGIN")
-            try:
-                yield
-            finally:
-                self._connection.execute("ROLLBACK")
+        return self.database.snapshot()
 
     def _rows(self, sql: str, *arguments: object) -> list[tuple[Any, ...]]:
-        with store_errors(self.path):
-            return self._connection.execute(sql, arguments).fetchall()
+        return self.database.rows(sql, *arguments)
 
     # Progress
 
@@ -178,8 +162,7 @@ class FeatureReader:
     @cached_property
     def catalogue(self) -> Catalogue:
         """The movies the store was built with; read once."""
-        with store_errors(self.path):
-            return read_catalogue(self._connection)
+        return read_catalogue(self.database)
 
     def movies(self, movie_ids: Sequence[int]) -> dict[int, Movie]:
         """Title, year and genres of those of the movies that the store was built with."""
@@ -202,28 +185,25 @@ class FeatureReader:
     def _histories(self, user_ids: Iterable[int], before: int | None) -> tuple[Int64s, _Ratings]:
         """All ratings of the users below ``before``, in log order: whose each is (n,), and HISTORY_DTYPE (n,)."""
         blocks = self._rows(
-            "SELECT user_id, ratings FROM user_history WHERE user_id IN (SELECT value FROM json_each(?))"
-            " ORDER BY user_id, partition, block",
-            _json(set(user_ids)),
+            "SELECT user_id, ratings FROM user_history WHERE user_id = ANY(?) ORDER BY user_id, partition, block",
+            list(set(user_ids)),
         )
         return _unpack(blocks, before)
 
     def history_pages(self, before: int, page_blocks: int = 2_000) -> Iterator[Accepted]:
         """All ratings below ``before``, by user, and of one user in event time; each page holds whole users.
 
-        For a private copy of the store: on a live one the reading would keep the write-ahead log from being emptied.
+        For a private copy of the store: on a live one the reading would keep old rows from being cleared away.
         """
-        with store_errors(self.path):
-            cursor = self._connection.execute("SELECT user_id, ratings FROM user_history ORDER BY user_id")
-            held: list[tuple[int, bytes]] = []
-            while page := cursor.fetchmany(page_blocks):
-                held += page
-                whole = bisect_left(held, held[-1][0], key=itemgetter(0))
-                if whole:
-                    yield _in_event_time(*_unpack(held[:whole], before))
-                    held = held[whole:]
-            if held:
-                yield _in_event_time(*_unpack(held, before))
+        held: list[tuple[int, bytes]] = []
+        for page in self.database.pages("SELECT user_id, ratings FROM user_history ORDER BY user_id", size=page_blocks):
+            held += page
+            whole = bisect_left(held, held[-1][0], key=itemgetter(0))
+            if whole:
+                yield _in_event_time(*_unpack(held[:whole], before))
+                held = held[whole:]
+        if held:
+            yield _in_event_time(*_unpack(held, before))
 
     def get_user_features(self, user_ids: Sequence[int] | Int64s, as_of: int | None = None) -> UserFeatures:
         """Features of each user, now or as of an event time (exact: from the history before it)."""
@@ -238,8 +218,8 @@ class FeatureReader:
     def _user_sums(self, user_ids: Iterable[int]) -> UserSums:
         rows = self._rows(
             "SELECT user_id, n, half_stars, first_rated, last_rated, session_start, session_n, taste FROM users"
-            " WHERE user_id IN (SELECT value FROM json_each(?)) ORDER BY user_id",
-            _json(user_ids),
+            " WHERE user_id = ANY(?) ORDER BY user_id",
+            list(user_ids),
         )
         numbers = np.array([row[:7] for row in rows], np.int64).reshape(-1, 7)
         if len(set(numbers[:, 0].tolist())) < len(rows):
@@ -256,13 +236,14 @@ class FeatureReader:
 
     @cached_property
     def _genres(self) -> tuple[str, ...]:
-        with store_errors(self.path):
-            found = self._connection.execute("SELECT DISTINCT genres FROM movies").fetchall()
+        found = self._rows("SELECT DISTINCT genres FROM movies")
         return tuple(sorted({genre for (genres,) in found for genre in json.loads(genres)}))
 
     def user_ids(self, limit: int) -> list[int]:
         """The lowest ``limit`` ids of users with ratings."""
-        return [user_id for (user_id,) in self._rows("SELECT DISTINCT user_id FROM users LIMIT ?", limit)]
+        return [
+            user_id for (user_id,) in self._rows("SELECT DISTINCT user_id FROM users ORDER BY user_id LIMIT ?", limit)
+        ]
 
     def sample_users(self, n: int, before: int | None = None) -> list[int]:
         """``n`` users with ratings (before an event time) from all over the ids; always the same while none come."""
@@ -286,7 +267,7 @@ class FeatureReader:
 
     def movie_ids(self, limit: int) -> list[int]:
         """The lowest ``limit`` ids of movies with ratings."""
-        return [movie_id for (movie_id,) in self._rows("SELECT DISTINCT movie_id FROM items LIMIT ?", limit)]
+        return [i for (i,) in self._rows("SELECT DISTINCT movie_id FROM items ORDER BY movie_id LIMIT ?", limit)]
 
     def sample_movies(self, n: int, before: int | None = None) -> list[int]:
         """``n`` movies with ratings (before an event time) from all over the ids; always the same while none come."""
@@ -296,7 +277,7 @@ class FeatureReader:
         """Those of the lowest hashes (Knuth's multiplicative one), found without the GIL."""
         rows = self._rows(
             f"SELECT {key} FROM {table} WHERE first_rated < coalesce(?, first_rated + 1) GROUP BY {key}"
-            f" ORDER BY ({key} & 0x7fffffff) * 2654435761 & 0xffffffff, {key} LIMIT ?",
+            f" ORDER BY (({key} & 2147483647) * 2654435761) & 4294967295, {key} LIMIT ?",
             *(before, n),
         )
         return sorted(key for (key,) in rows)
@@ -359,8 +340,8 @@ class FeatureReader:
         """(bucket, n, half stars) of one movie for the wanted buckets that have any."""
         return self._rows(
             f"SELECT {bucket}, sum(n), sum(half_stars) FROM {table}"
-            f" WHERE {bucket} IN (SELECT value FROM json_each(?)) AND movie_id = ? GROUP BY {bucket}",
-            _json(wanted),
+            f" WHERE {bucket} = ANY(?) AND movie_id = ? GROUP BY {bucket}",
+            list(wanted),
             movie_id,
         )
 
@@ -379,10 +360,6 @@ class FeatureReader:
         """The ``k`` movies of the highest decayed popularity, now or over the whole days before ``as_of``'s own."""
         half_life = self.settings.popularity_half_life_days
 
-        @lru_cache(maxsize=64)  # the rows come day by day
-        def day_weight(day: int) -> float:
-            return float(day_weights(np.array([day]), half_life)[0])
-
         with self.snapshot():
             if as_of is None:
                 end_day = self.clock() // DAY_S + 1
@@ -393,9 +370,9 @@ class FeatureReader:
                 )
             else:
                 end_day = as_of // DAY_S
-                self._connection.create_function("day_weight", 1, day_weight, deterministic=True)
+                weight = self.database.day_weight(half_life)
                 rows = self._rows(
-                    "SELECT movie_id, sum(n), sum(half_stars), sum(n * day_weight(day)) AS score FROM item_days"
+                    f"SELECT movie_id, sum(n), sum(half_stars), sum(n * {weight}) AS score FROM item_days"
                     " WHERE day < ? GROUP BY movie_id ORDER BY score DESC, movie_id LIMIT ?",
                     *(end_day, k),
                 )

@@ -3,18 +3,30 @@
 Every feature is a partial sum per partition of the input topic, merged on read: no two workers ever write the same
 row. Times are seconds since the epoch; hours and days are event time divided by 3,600 and 86,400, rounded down.
 Counts and sums of half stars are integers, so any order of adding gives the same result.
+
+The tables are the same on SQLite and PostgreSQL. How a row that is written merges with the one that is there, column by
+column, stands in ``Column.info["merge"]``.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
+import numpy.typing as npt
 from sqlalchemy import BigInteger, Boolean, Column, Double, Index, Integer, LargeBinary, MetaData, String, Table, Text
 
 __all__ = [
+    "ADD",
+    "APPEND",
     "HISTORY_BLOCK_SIZE",
     "HISTORY_DTYPE",
+    "MAXIMUM",
+    "MINIMUM",
+    "REPLACE",
     "SCHEMA_VERSION",
     "TASTE_DTYPE",
+    "ColumnValues",
     "applied",
     "item_days",
     "item_hours",
@@ -28,7 +40,7 @@ __all__ = [
     "users",
 ]
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 HISTORY_BLOCK_SIZE = 1024
 """Ratings in a full history block: an append rewrites at most one block of 18 KiB."""
@@ -39,6 +51,12 @@ HISTORY_DTYPE = np.dtype([("timestamp", "<i8"), ("movie_id", "<i8"), ("half_star
 TASTE_DTYPE = np.dtype("<f8")
 """``users.taste``: sums of forward weights, genre by genre in the order of the catalogue's ``genres``."""
 
+ADD, MINIMUM, MAXIMUM, REPLACE, APPEND = "add", "minimum", "maximum", "replace", "append"
+"""How a column merges: what is there plus what comes, the lower, the higher, what comes, or what comes put behind."""
+
+ColumnValues = npt.NDArray[np.int64] | npt.NDArray[np.float64] | Sequence[object]
+"""The values of a column, of as many rows as there are to write."""
+
 metadata = MetaData()
 
 
@@ -46,8 +64,8 @@ def _key(name: str) -> Column[int]:
     return Column(name, BigInteger, primary_key=True, autoincrement=False)
 
 
-def _int(name: str, default: str | None = None) -> Column[int]:
-    return Column(name, BigInteger, nullable=False, server_default=default)
+def _int(name: str, default: str | None = None, *, merge: str = "") -> Column[int]:
+    return Column(name, BigInteger, nullable=False, server_default=default, info={"merge": merge})
 
 
 def _name(name: str) -> Column[str]:
@@ -103,7 +121,8 @@ sources = Table(
     _name("agent"),
     _name("topic"),
     _key("partition"),
-    _name("source"),
+    _name("digest"),  # SHA-256 of the source: a key of bounded length
+    Column("source", LargeBinary, nullable=False),  # in UTF-8; foreign producers may put anything there
     _int("event_id"),  # the highest applied
     sqlite_with_rowid=False,
 )
@@ -115,8 +134,8 @@ item_hours = Table(
     _key("hour"),
     _key("movie_id"),
     _key("partition"),
-    _int("n"),
-    _int("half_stars"),
+    _int("n", merge=ADD),
+    _int("half_stars", merge=ADD),
     sqlite_with_rowid=False,
 )
 
@@ -126,8 +145,8 @@ item_days = Table(
     _key("day"),
     _key("movie_id"),
     _key("partition"),
-    _int("n"),
-    _int("half_stars"),
+    _int("n", merge=ADD),
+    _int("half_stars", merge=ADD),
     sqlite_with_rowid=False,
 )
 
@@ -136,11 +155,12 @@ items = Table(
     metadata,
     _key("movie_id"),
     _key("partition"),
-    _int("n"),
-    _int("half_stars"),
-    _int("first_rated"),
-    _int("last_rated"),
-    Column("decayed", Double, nullable=False),  # sum of day_weights, relative to LANDMARK
+    _int("n", merge=ADD),
+    _int("half_stars", merge=ADD),
+    _int("first_rated", merge=MINIMUM),
+    _int("last_rated", merge=MAXIMUM),
+    # Sum of day_weights, relative to LANDMARK.
+    Column("decayed", Double, nullable=False, info={"merge": ADD}),
     sqlite_with_rowid=False,
 )
 
@@ -150,13 +170,14 @@ users = Table(
     metadata,
     _key("user_id"),
     _key("partition"),
-    _int("n"),
-    _int("half_stars"),
-    _int("first_rated"),
-    _int("last_rated"),
-    _int("session_start"),
-    _int("session_n"),
-    Column("taste", LargeBinary, nullable=False),  # TASTE_DTYPE, (genres, 2): weighted count and half-star sum of each
+    _int("n", merge=REPLACE),
+    _int("half_stars", merge=REPLACE),
+    _int("first_rated", merge=REPLACE),
+    _int("last_rated", merge=REPLACE),
+    _int("session_start", merge=REPLACE),
+    _int("session_n", merge=REPLACE),
+    # TASTE_DTYPE, (genres, 2): weighted count and half-star sum of each.
+    Column("taste", LargeBinary, nullable=False, info={"merge": REPLACE}),
     sqlite_with_rowid=False,
 )
 
@@ -167,17 +188,19 @@ user_history = Table(
     _key("user_id"),
     _key("partition"),
     _key("block"),
-    Column("ratings", LargeBinary, nullable=False),  # HISTORY_DTYPE
+    Column("ratings", LargeBinary, nullable=False, info={"merge": APPEND}),  # HISTORY_DTYPE
     sqlite_with_rowid=False,
 )
 
-# Records to publish, written with what caused them; a row leaves only after the bus has acknowledged it.
+# Records to publish, written with what caused them; a row leaves only after the bus has acknowledged it. Only who holds
+# the partition publishes: of one partition, ids rise in the order of the records.
 outbox = Table(
     "outbox",
     metadata,
     Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True),
     Column("agent", String, nullable=False),
-    Column("topic", String, nullable=False),
+    _int("partition"),  # of the input topic
+    Column("topic", String, nullable=False),  # where it goes
     Column("record_key", LargeBinary),
     Column("value", LargeBinary, nullable=False),
     Index("outbox_by_agent", "agent", "id"),

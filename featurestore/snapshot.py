@@ -23,6 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from featurestore.aggregate import Accepted
+from featurestore.database import copy_store
 from featurestore.features import (
     ItemFeatures,
     ItemSums,
@@ -46,7 +47,6 @@ from featurestore.snapshot_tables import (
     user_schema,
     user_table,
 )
-from featurestore.sqlite import copy_store, database_path
 from featurestore.view_settings import ViewSettings
 from streams.errors import ConfigError, StoreUnavailable
 from streams.events import DAY_S, HOUR_S
@@ -76,7 +76,7 @@ def take_snapshot(
         _check_target(out, overwrite)
         with _draft(out) as draft:
             with tempfile.TemporaryDirectory(prefix=".copy-", dir=draft) as scratch:
-                copy = copy_store(database_path(store_url), Path(scratch) / "features.db")
+                copy = copy_store(store_url, Path(scratch) / "features.db")
                 with FeatureReader(f"sqlite:///{copy}") as reader:
                     manifest = _write(reader, draft, reader.clock() if as_of is None else as_of, wall_s())
             _write_durably(manifest_path(draft), msgspec.json.format(msgspec.json.encode(manifest)))

@@ -22,9 +22,9 @@ from typing import Any, TypeVar
 import duckdb
 import numpy as np
 
+from featurestore.database import scratch_folder
 from featurestore.embeddings import embeddings_url, verify_embeddings
 from featurestore.schema import HISTORY_BLOCK_SIZE, HISTORY_DTYPE, TASTE_DTYPE
-from featurestore.sqlite import database_path, scratch_folder
 from featurestore.verify_copy import (
     SUM_VIEWS,
     Column,
@@ -69,15 +69,16 @@ async def verify(
 
     Every column of every view is compared, except what only the run itself could know (``epoch``, ``applied_ms``).
     Embeddings, which no log gives, are compared with their manifests.
-    ``memory_limit_mb`` bounds the recomputation; beyond it lies on disk, in ``temp_dir`` (default: beside the store,
-    which needs about twice the store's size free). ``on_progress`` is told the events read and their total.
+    ``memory_limit_mb`` bounds the recomputation; beyond it lies on disk, in ``temp_dir`` (default: beside the store
+    where that is a file; it needs about twice the store's size free). ``on_progress`` is told the events read and their
+    total.
 
     A difference is in the report, whatever it is. Raises StoreError where nothing can be compared: no store, one of
     another version, or a log whose oldest records retention has removed.
     """
     started = time.perf_counter()
     with tempfile.TemporaryDirectory(
-        prefix=".verify-", dir=temp_dir or scratch_folder(database_path(store_url)), ignore_cleanup_errors=True
+        prefix=".verify-", dir=temp_dir or scratch_folder(store_url), ignore_cleanup_errors=True
     ) as name:
         folder = Path(name)
         copy = await asyncio.to_thread(open_copy, store_url, folder)

@@ -1,10 +1,8 @@
-"""What the store held at one moment, copied so that ``verify`` can take its time over it.
-
-All that is particular to one kind of store stands here.
-"""
+"""What the store held at one moment, copied to a SQLite file so that ``verify`` can take its time over it."""
 
 from __future__ import annotations
 
+import hashlib
 import sqlite3
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from featurestore.database import copy_store, store_label
 from featurestore.schema import (
     HISTORY_BLOCK_SIZE,
     HISTORY_DTYPE,
@@ -27,9 +26,9 @@ from featurestore.schema import (
     user_history,
     users,
 )
-from featurestore.sqlite import copy_store, database_path, store_errors
-from streams.errors import StoreError
+from streams.errors import StoreError, StoreUnavailable
 from streams.records import Int64s
+from streams.sqlite import sqlite_errors
 
 __all__ = [
     "DECAY_COLUMNS",
@@ -83,7 +82,7 @@ class DamagedTaste:
 class StoreCopy:
     """A private copy of a feature store. Calls may come from any thread, one at a time."""
 
-    path: Path
+    label: str
     connection: sqlite3.Connection
 
     def close(self) -> None:
@@ -91,7 +90,12 @@ class StoreCopy:
 
     def errors(self) -> AbstractContextManager[None]:
         """Turns what the copy raises on reading into the store's errors."""
-        return store_errors(self.path)
+        return sqlite_errors(
+            f"copy of feature store {self.label}",
+            unavailable=StoreUnavailable,
+            broken=StoreError,
+            repair="`streamlens worker --rebuild` recomputes the store from the log",
+        )
 
     def settings(self) -> dict[str, str]:
         """The ``meta`` table."""
@@ -113,7 +117,8 @@ class StoreCopy:
     def sources(self, agent: str, topic: str, partition: int) -> dict[str, int]:
         """Per source the highest id applied."""
         where = "agent = ? AND topic = ? AND partition = ?"
-        return dict(self._all(f"SELECT source, event_id FROM sources WHERE {where}", agent, topic, partition))
+        rows = self._all(f"SELECT source, digest, event_id FROM sources WHERE {where}", agent, topic, partition)
+        return {_source_name(source, digest): event_id for source, digest, event_id in rows}
 
     def outbox(self, agent: str, topic: str) -> Iterator[bytes]:
         """Values that are still to be published to ``topic``."""
@@ -188,6 +193,11 @@ class StoreCopy:
         return [np.ascontiguousarray(table[:, column]) for column in range(width)]
 
 
+def _source_name(source: bytes, digest: str) -> str:
+    name = bytes(source).decode(errors="replace")
+    return name if hashlib.sha256(source).hexdigest() == digest else f"{name} under the digest {digest}"
+
+
 def _unpack(blocks: list[tuple[int, int, int, bytes]]) -> list[Int64s]:
     ratings = np.frombuffer(b"".join(block[3] for block in blocks), HISTORY_DTYPE)
     counts = np.array([block[2] for block in blocks], np.int64)
@@ -201,7 +211,6 @@ def _unpack(blocks: list[tuple[int, int, int, bytes]]) -> list[Int64s]:
 
 
 def open_copy(store_url: str, folder: Path) -> StoreCopy:
-    """Copy the store into ``folder``. Raises as :func:`featurestore.sqlite.copy_store`."""
-    path = database_path(store_url)
-    copy = copy_store(path, folder / "store.db")
-    return StoreCopy(path, sqlite3.connect(copy, isolation_level=None, check_same_thread=False))
+    """Copy the store into ``folder``. Raises as :func:`featurestore.database.copy_store`."""
+    copy = copy_store(store_url, folder / "store.db")
+    return StoreCopy(store_label(store_url), sqlite3.connect(copy, isolation_level=None, check_same_thread=False))

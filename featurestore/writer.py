@@ -6,40 +6,45 @@ expects. A writer that was replaced, or whose memory is not what the store holds
 
 from __future__ import annotations
 
-import sqlite3
+import hashlib
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from operator import attrgetter
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, NoReturn, Self
 
 import msgspec
 
 from featurestore.aggregate import Accepted, Cursor, accept
 from featurestore.catalogue import Catalogue
-from featurestore.sqlite import connect_writer, database_path, read_catalogue, store_errors
+from featurestore.database import open_writer, read_catalogue
 from featurestore.view_settings import ViewSettings
 from featurestore.views import Views
 from streams.batch import InvalidRecord, RatingBatch
 from streams.bus import OffsetRange, TopicInfo
-from streams.errors import ConfigError, LogReplaced, StoreAheadOfLog, StoreError, StoreUnavailable, WriterFenced
+from streams.errors import ConfigError, LogReplaced, StoreAheadOfLog, StoreError, WriterFenced
 from streams.events import DEADLETTER
 from streams.records import TopicPartition
-from streams.sqlite import transaction
 
 __all__ = ["AppliedBatch", "FeatureWriter", "OutboxRow"]
 
 _OUTBOX_BYTES = 8 << 20
 """What one look at the outbox takes into memory, or a little more: dead letters may be large."""
 
+_CURSOR_COLUMNS = tuple(f.name for f in fields(Cursor) if f.name not in ("partition", "last_ids"))
+
+_OUTBOX_PAGE = 16
+"""Rows read at a time: of large ones a few are too much."""
+
 _REBUILD = "`streamlens worker --rebuild` recomputes the store from the log"
 
 
 class OutboxRow(NamedTuple):
-    """A record to publish; ``id`` orders the rows."""
+    """A record to publish; ``id`` orders the rows. partition: of the record that caused it."""
 
     id: int
+    partition: int
     topic: str
     key: bytes | None
     value: bytes
@@ -72,7 +77,6 @@ class FeatureWriter:
         catalogue: Catalogue | None = None,
         wall_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ) -> None:
-        self.path = database_path(url)
         self.agent = agent
         self.topic = topic
         self.run_id = run_id
@@ -80,13 +84,13 @@ class FeatureWriter:
         self._wall_ms = wall_ms
         self._cursors: dict[int, Cursor] = {}
         self._epochs: dict[int, int] = {}
-        self._connection = connect_writer(self.path, self.views, catalogue or Catalogue())
+        self.database = open_writer(url, self.views, catalogue or Catalogue())
         try:
-            self._inode = self.path.stat().st_ino
-            self._check_settings()
-            self.catalogue = self._check_catalogue(catalogue)
+            meta = dict(self.database.rows("SELECT key, value FROM meta"))
+            self._check_settings(meta)
+            self.catalogue = self._check_catalogue(meta, catalogue)
         except BaseException:
-            self._connection.close()
+            self.database.close()
             raise
 
     def __enter__(self) -> Self:
@@ -96,29 +100,25 @@ class FeatureWriter:
         self.close()
 
     def close(self) -> None:
-        self._connection.close()
+        self.database.close()
 
-    def _check_settings(self) -> None:
+    def _check_settings(self, meta: Mapping[str, str]) -> None:
         """A store is built with one lateness bound, one session gap and so on: other ones would give other views."""
-        with store_errors(self.path):
-            for key, value in self.views.as_meta().items():
-                (kept,) = self._connection.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
-                if kept != value:
-                    raise ConfigError(
-                        f"feature store {self.path}: built with {key} = {kept}, asked for {value}; "
-                        f"set {key} = {kept}, or {_REBUILD}"
-                    )
+        for key, value in self.views.as_meta().items():
+            if meta[key] != value:
+                raise ConfigError(
+                    f"{self.database.label}: built with {key} = {meta[key]}, asked for {value}; "
+                    f"set {key} = {meta[key]}, or {_REBUILD}"
+                )
 
-    def _check_catalogue(self, given: Catalogue | None) -> Catalogue:
+    def _check_catalogue(self, meta: Mapping[str, str], given: Catalogue | None) -> Catalogue:
         """The movies the store was built with, which are those ``given``."""
-        with store_errors(self.path):
-            (kept,) = self._connection.execute("SELECT value FROM meta WHERE key = 'catalogue'").fetchone()
-            if given is None:
-                return read_catalogue(self._connection)
-            if given.fingerprint == kept:
-                return given
+        if given is None:
+            return read_catalogue(self.database)
+        if given.fingerprint == meta["catalogue"]:
+            return given
         raise ConfigError(
-            f"feature store {self.path}: built with other movies (titles, years or genres) than the dataset has now; "
+            f"{self.database.label}: built with other movies (titles, years or genres) than the dataset has now; "
             f"restore the dataset, or {_REBUILD}"
         )
 
@@ -130,53 +130,51 @@ class FeatureWriter:
         Raises LogReplaced when the log is not the one the store was built from, StoreAheadOfLog when it ends before
         what the store has applied; nothing is changed then.
         """
-        with store_errors(self.path), transaction(self._connection) as connection:
-            taken = [self._take_over(connection, log, tp, held) for tp, held in ranges.items()]
+        with self.database.transaction(durable=True):
+            taken = [self._take_over(log, tp, ranges[tp]) for tp in sorted(ranges, key=attrgetter("partition"))]
         for epoch, cursor in taken:
             self._epochs[cursor.partition], self._cursors[cursor.partition] = epoch, cursor
         return {tp: self._cursors[tp.partition].next_offset for tp in ranges}
 
-    def _take_over(
-        self, connection: sqlite3.Connection, log: TopicInfo, tp: TopicPartition, held: OffsetRange
-    ) -> tuple[int, Cursor]:
-        where = (self.agent, self.topic, tp.partition)
-        row = connection.execute(
+    def _take_over(self, log: TopicInfo, tp: TopicPartition, held: OffsetRange) -> tuple[int, Cursor]:
+        ((log_id, epoch),) = self.database.rows(
             "INSERT INTO applied (agent, topic, partition, log_id, epoch) VALUES (?, ?, ?, ?, 1)"
-            " ON CONFLICT DO UPDATE SET epoch = epoch + 1"
-            " RETURNING log_id, epoch, next_offset, clock, closed, end_of_run,"
-            " ratings, duplicates, late, invalid, emitted, published_ms",
-            (*where, log.log_id),
-        ).fetchone()
-        log_id, epoch, next_offset, clock, closed, end_of_run, *counters = row
+            " ON CONFLICT (agent, topic, partition) DO UPDATE SET epoch = applied.epoch + 1 RETURNING log_id, epoch",
+            *(self.agent, self.topic, tp.partition, log.log_id),
+        )
+        cursor = self._stored_cursor(tp.partition, epoch)
         if log_id != log.log_id:
             raise LogReplaced(
-                f"feature store {self.path}: built from log {log_id} of topic {self.topic}, found log {log.log_id}; "
+                f"{self.database.label}: built from log {log_id} of topic {self.topic}, found log {log.log_id}; "
                 f"if the new log is right, {_REBUILD}"
             )
-        if next_offset > held.end:
+        if cursor.next_offset > held.end:
             raise StoreAheadOfLog(
-                f"feature store {self.path}: applied {self.topic}/{tp.partition} up to offset {next_offset}, "
+                f"{self.database.label}: applied {self.topic}/{tp.partition} up to offset {cursor.next_offset}, "
                 f"but the log ends at {held.end}; {_REBUILD}"
             )
-        ids = connection.execute(
-            "SELECT source, event_id FROM sources WHERE agent = ? AND topic = ? AND partition = ?", where
-        )
-        ratings, duplicates, late, invalid, emitted, published_ms = counters
-        cursor = Cursor(
-            partition=tp.partition,
-            next_offset=next_offset,
-            clock=clock,
-            closed=closed,
-            end_of_run=bool(end_of_run),
-            ratings=ratings,
-            duplicates=duplicates,
-            late=late,
-            invalid=invalid,
-            emitted=emitted,
-            published_ms=published_ms,
-            last_ids=dict(ids.fetchall()),
-        )
         return epoch, cursor
+
+    def _stored_cursor(self, partition: int, epoch: int) -> Cursor:
+        """How far the store is, within a transaction. Raises WriterFenced where another writer has taken over."""
+        where = (self.agent, self.topic, partition)
+        rows = self.database.rows(
+            f"SELECT {', '.join(_CURSOR_COLUMNS)} FROM applied"
+            " WHERE agent = ? AND topic = ? AND partition = ? AND epoch = ?",
+            *(*where, epoch),
+        )
+        if not rows:
+            self.release([partition])
+            raise WriterFenced(
+                f"{self.database.label}: another worker took over {self.topic}/{partition} "
+                f"(this one held epoch {epoch}); stop this worker"
+            )
+        ids = self.database.rows(
+            "SELECT source, event_id FROM sources WHERE agent = ? AND topic = ? AND partition = ?", *where
+        )
+        stored: dict[str, Any] = dict(zip(_CURSOR_COLUMNS, rows[0], strict=True))
+        stored["end_of_run"] = bool(stored["end_of_run"])
+        return Cursor(partition, last_ids={source.decode(): event_id for source, event_id in ids}, **stored)
 
     def release(self, partitions: Iterable[int]) -> None:
         """Write nothing more of these partitions: they are others' now, who go on from the applied offsets."""
@@ -197,10 +195,21 @@ class FeatureWriter:
         Raises WriterFenced when another writer has taken over, StoreUnavailable when the store cannot be written for
         now; then nothing has changed and the same call may be made again.
         """
-        self._check_file()
+        known = self._cursors
+        try:
+            after = self._apply(batches)
+        except _CommittedBefore:  # and the answer was lost with the connection
+            self._reload_cursors()
+            after = self._apply(batches)
+        changed = [p for p, cursor in after.items() if cursor is not known[p]]
+        self._cursors = after
+        return _difference([known[p] for p in changed], [after[p] for p in changed])
+
+    def _apply(self, batches: Sequence[RatingBatch]) -> dict[int, Cursor]:
+        """The cursors afterwards."""
         cursors = dict(self._cursors)
         parts: list[Accepted] = []
-        letters: list[tuple[bytes, bytes]] = []
+        letters: list[tuple[str, int, str, bytes, bytes]] = []
         for batch in batches:
             if (before := cursors.get(batch.partition)) is None:
                 continue  # released while the batch was on its way
@@ -208,37 +217,29 @@ class FeatureWriter:
             cursors[batch.partition] = after
             parts.append(accepted)
             letters += self._dead_letters(batch, before, invalid)
-        changed = [p for p, cursor in cursors.items() if cursor is not self._cursors[p]]
-        before_all = [self._cursors[p] for p in changed]
+        changed = [cursors[p] for p in sorted(cursors) if cursors[p] is not self._cursors[p]]
         if changed:
             ratings = Accepted.concat(parts)
             views = Views.of(ratings, self.views, self.catalogue) if len(ratings) else None
-            with store_errors(self.path), transaction(self._connection) as connection:
-                self._move_cursors(connection, [cursors[p] for p in changed], _sources(batches))
+            with self.database.transaction():
+                self._move_cursors(changed, _sources(batches))
                 if views is not None:
-                    views.write(connection, self.views.session_gap_s)
-                rows = [(self.agent, DEADLETTER, key, value) for key, value in letters]
-                connection.executemany("INSERT INTO outbox (agent, topic, record_key, value) VALUES (?, ?, ?, ?)", rows)
-            self._cursors = cursors
-        return _difference(before_all, [cursors[p] for p in changed])
+                    views.write(self.database, self.views.session_gap_s)
+                if letters:
+                    self.database.execute_many(
+                        "INSERT INTO outbox (agent, partition, topic, record_key, value) VALUES (?, ?, ?, ?, ?)",
+                        letters,
+                    )
+        return cursors
 
-    def _check_file(self) -> None:
-        """SQLite goes on writing to a file that was deleted or replaced, where nobody would ever read it."""
-        try:
-            if self.path.stat().st_ino == self._inode:
-                return
-        except FileNotFoundError:
-            pass
-        except OSError as error:  # not a record's doing: waited out, and nothing is dead-lettered for it
-            raise StoreUnavailable(f"feature store {self.path}: cannot be looked at ({error})") from error
-        raise StoreError(
-            f"feature store {self.path}: the file was removed or replaced while in use; "
-            "start the worker again: it rebuilds what is missing from the log"
-        )
+    def _reload_cursors(self) -> None:
+        with self.database.snapshot():
+            self._cursors = {p: self._stored_cursor(p, epoch) for p, epoch in self._epochs.items()}
 
     def _dead_letters(
         self, batch: RatingBatch, before: Cursor, invalid: Iterable[InvalidRecord]
-    ) -> list[tuple[bytes, bytes]]:
+    ) -> list[tuple[str, int, str, bytes, bytes]]:
+        """Rows of the outbox."""
         source = f"{self.run_id}/{self.agent}/{batch.topic}/{batch.partition}"
         letters = []
         for event_id, record in enumerate(invalid, before.emitted + 1):
@@ -246,64 +247,87 @@ class FeatureWriter:
                 record.dead_letter(batch.topic, batch.partition), source=source, event_id=event_id
             )
             key = f"{batch.topic}/{batch.partition}/{record.offset}".encode()
-            letters.append((key, msgspec.json.encode(letter)))
+            letters.append((self.agent, batch.partition, DEADLETTER, key, msgspec.json.encode(letter)))
         return letters
 
-    def _move_cursors(
-        self, connection: sqlite3.Connection, cursors: list[Cursor], sources: Mapping[int, set[str]]
-    ) -> None:
-        """sources: by partition, whose last ids may have moved; of others there may be one per dead letter replayed."""
+    def _move_cursors(self, cursors: list[Cursor], sources: Mapping[int, set[str]]) -> None:
+        """sources: by partition, whose last ids may have moved; of others there may be one per dead letter replayed.
+
+        cursors: by rising partition, so that two writers that both believe to hold some wait for each other in order.
+        """
         now_ms = self._wall_ms()
         for after in cursors:
-            before = self._cursors[after.partition]
-            epoch = self._epochs[after.partition]
-            moved = connection.execute(
+            before, epoch = self._cursors[after.partition], self._epochs[after.partition]
+            moved = self.database.execute(
                 "UPDATE applied SET next_offset = ?, clock = ?, closed = ?, end_of_run = ?, ratings = ?,"
                 " duplicates = ?, late = ?, invalid = ?, emitted = ?, published_ms = ?, applied_ms = ?"
                 " WHERE agent = ? AND topic = ? AND partition = ? AND epoch = ? AND next_offset = ?",
-                (
-                    *(after.next_offset, after.clock, after.closed, after.end_of_run, after.ratings),
-                    *(after.duplicates, after.late, after.invalid, after.emitted, after.published_ms, now_ms),
-                    *(self.agent, self.topic, after.partition, epoch, before.next_offset),
-                ),
+                *(after.next_offset, after.clock, after.closed, after.end_of_run, after.ratings),
+                *(after.duplicates, after.late, after.invalid, after.emitted, after.published_ms, now_ms),
+                *(self.agent, self.topic, after.partition, epoch, before.next_offset),
             )
-            if moved.rowcount != 1:
-                raise WriterFenced(
-                    f"feature store {self.path}: another worker took over {self.topic}/{after.partition} "
-                    f"(this one held epoch {epoch} at offset {before.next_offset}); stop this worker"
+            if moved != 1:
+                self._refuse(before, self._stored_cursor(after.partition, epoch))
+            moved_ids = [
+                (self.agent, self.topic, after.partition, *_source_key(source), after.last_ids[source])
+                for source in sorted(sources[after.partition])
+                if source in after.last_ids and before.last_ids.get(source) != after.last_ids[source]
+            ]
+            if moved_ids:
+                self.database.execute_many(
+                    "INSERT INTO sources VALUES (?, ?, ?, ?, ?, ?)"
+                    " ON CONFLICT (agent, topic, partition, digest) DO UPDATE SET event_id = excluded.event_id",
+                    moved_ids,
                 )
-            connection.executemany(
-                "INSERT INTO sources VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET event_id = excluded.event_id",
-                [
-                    (self.agent, self.topic, after.partition, source, after.last_ids[source])
-                    for source in sources[after.partition]
-                    if source in after.last_ids and before.last_ids.get(source) != after.last_ids[source]
-                ],
-            )
+
+    def _refuse(self, known: Cursor, stored: Cursor) -> NoReturn:
+        """The epoch is this writer's own, so nobody else has moved the offset."""
+        if stored.next_offset > known.next_offset:
+            raise _CommittedBefore
+        raise StoreError(
+            f"{self.database.label}: expected {self.topic}/{known.partition} applied up to offset "
+            f"{known.next_offset}, found {stored.next_offset}: the last transactions were lost in a crash of the "
+            "server, or the store was restored; start the worker again: it goes on from there"
+        )
 
     # The outbox
 
     def outbox(self, limit: int = 1_000) -> list[OutboxRow]:
-        """The oldest records that are still to be published; fewer than ``limit`` of them if they are large."""
+        """The oldest records of the held partitions that are still to be published; fewer than ``limit`` of them if
+        they are large."""
         rows: list[OutboxRow] = []
         n_bytes = 0
-        with store_errors(self.path):
-            cursor = self._connection.execute(
-                "SELECT id, topic, record_key, value FROM outbox WHERE agent = ? ORDER BY id LIMIT ?",
-                (self.agent, limit),
-            )
-            with closing(cursor):
-                for row in map(OutboxRow._make, cursor):
-                    rows.append(row)
-                    n_bytes += len(row.value)
-                    if n_bytes >= _OUTBOX_BYTES:
-                        break
+        pages = self.database.pages(
+            "SELECT id, partition, topic, record_key, value FROM outbox WHERE agent = ? AND partition = ANY(?)"
+            " ORDER BY id LIMIT ?",
+            *(self.agent, sorted(self._epochs), limit),
+            size=_OUTBOX_PAGE,
+        )
+        with closing(pages):
+            for page in pages:
+                rows += map(OutboxRow._make, page)
+                n_bytes += sum(len(row[-1]) for row in page)
+                if n_bytes >= _OUTBOX_BYTES:
+                    break
         return rows
 
-    def published(self, last_id: int) -> None:
-        """Forget the outbox rows up to ``last_id``: the bus has acknowledged them."""
-        with store_errors(self.path), transaction(self._connection) as connection:
-            connection.execute("DELETE FROM outbox WHERE agent = ? AND id <= ?", (self.agent, last_id))
+    def published(self, rows: Iterable[OutboxRow]) -> None:
+        """Forget ``rows``, the beginning of what :meth:`outbox` gave: the bus has acknowledged them."""
+        last = {row.partition: row.id for row in rows}
+        with self.database.transaction():
+            for partition, last_id in sorted(last.items()):
+                self.database.execute(
+                    "DELETE FROM outbox WHERE agent = ? AND partition = ? AND id <= ?", self.agent, partition, last_id
+                )
+
+
+class _CommittedBefore(Exception):
+    """The store is further than this writer knows, by its own doing."""
+
+
+def _source_key(source: str) -> tuple[str, bytes]:
+    name = source.encode()
+    return hashlib.sha256(name).hexdigest(), name
 
 
 def _sources(batches: Iterable[RatingBatch]) -> dict[int, set[str]]:

@@ -17,6 +17,7 @@ from streamlens.target import Target
 from streams.bus import Bus, OffsetRange
 from streams.errors import StoreMissing
 from streams.events import METRICS, RATINGS, Metric
+from streams.postgres_url import without_password
 from streams.records import TopicPartition
 
 __all__ = ["latest_metrics", "progress", "run_status"]
@@ -37,7 +38,7 @@ async def run_status(target: Target, bus: Bus, *, wall: Callable[[], float] = ti
         "data": target.data,
         "drift": target.drift,
         "bus": target.bus_url,
-        "store": target.store_url,
+        "store": without_password(target.store_url),
         "replayer": None if folder is None else holder(folder, "replayer"),
         "worker": None if folder is None else holder(folder, "worker"),
         "topics": {name: sum(end for _, end in ranges.values()) for name, ranges in held.items()},

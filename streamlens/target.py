@@ -11,6 +11,7 @@ from streamlens.waiting import NothingYet
 from streams.bus import Bus, open_bus
 from streams.dataset import open_movies
 from streams.errors import DataError
+from streams.postgres_url import store_url_of_run
 from streams.run import RunFolder, bus_url_of_run, current_run, open_run
 
 __all__ = ["Target", "find_target"]
@@ -50,7 +51,10 @@ class Target:
 
     @property
     def store_url(self) -> str:
-        return self._url("store", self.settings.store, self.run.store_url if self.run else None)
+        named = self.settings.store
+        if named is not None and self.run is not None:
+            named = store_url_of_run(named, self.run_id)
+        return self._url("store", named, self.run.store_url if self.run else None)
 
     @property
     def partitions(self) -> int:

@@ -22,6 +22,7 @@ from typing import Any
 import msgspec
 
 from streams.errors import ConfigError
+from streams.postgres_url import store_url_of_run, without_password
 
 __all__ = [
     "RunFolder",
@@ -161,7 +162,8 @@ def start_run(
 ) -> RunFolder:
     """The run of this data and these options, created or, where it exists, continued; it becomes the current one.
 
-    A Kafka ``bus_url`` without a prefix gets the run's id as its prefix.
+    A Kafka ``bus_url`` without a prefix gets the run's id as its prefix, a PostgreSQL ``store_url`` without a schema
+    one named after it; a password is not kept.
 
     Raises ConfigError when the current run is unfinished and was asked for something else, or lies on another bus
     or store; ``new_run`` begins one of its own then, whatever there is.
@@ -177,7 +179,7 @@ def start_run(
             options=dict(options),
             started_at=_now(),
             bus_url=None if bus_url is None else bus_url_of_run(bus_url, run_id),
-            store_url=store_url,
+            store_url=_kept(store_url, run_id),
             split=split,
             nonce=nonce,
         )
@@ -185,7 +187,8 @@ def start_run(
         run.path.mkdir(parents=True, exist_ok=True)
         _write_atomically(run.path / _RUN_JSON, msgspec.json.format(msgspec.json.encode(info)))
     wanted_bus = None if bus_url is None else bus_url_of_run(bus_url, run.run_id)
-    for name, wanted, expected in (("bus", wanted_bus, run.bus_url), ("store", store_url, run.store_url)):
+    wanted_store = _kept(store_url, run.run_id)
+    for name, wanted, expected in (("bus", wanted_bus, run.bus_url), ("store", wanted_store, run.store_url)):
         if wanted is not None and wanted != expected:
             raise ConfigError(
                 f"run {run.run_id}: expected its {name} {expected}, found {wanted}; "
@@ -193,6 +196,10 @@ def start_run(
             )
     _write_atomically(var / _CURRENT, f"{run.run_id}\n".encode())
     return run
+
+
+def _kept(store_url: str | None, run_id: str) -> str | None:
+    return None if store_url is None else without_password(store_url_of_run(store_url, run_id))
 
 
 def _run_to_continue(var: Path, data: str, data_fingerprint: str, options: Mapping[str, object]) -> RunFolder | None:

@@ -28,6 +28,7 @@ def verify(
 
     Exit code 0 if it does, 1 if it does not.
     """
+    from featurestore.database import scratch_folder
     from featurestore.verify import VerifyReport
     from featurestore.verify import verify as verify_store
 
@@ -35,7 +36,8 @@ def verify(
 
     async def check() -> VerifyReport:
         async with target.open_bus() as opened:
-            return await verify_store(opened, target.store_url, memory_limit_mb=memory_mb)
+            temp_dir = scratch_folder(target.store_url) or target.folder
+            return await verify_store(opened, target.store_url, memory_limit_mb=memory_mb, temp_dir=temp_dir)
 
     report = asyncio.run(check())
     if as_json:

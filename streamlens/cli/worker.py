@@ -97,8 +97,12 @@ def _on_kafka(target: Target) -> bool:
 
 
 def _members_folder(target: Target) -> Path:
+    """Beside a store that is a file; else what is the worker's own on this machine."""
     from featurestore.sqlite import database_path
+    from streams.postgres_url import is_postgres
 
+    if is_postgres(target.store_url):
+        return (target.folder or target.settings.var) / "members"
     path = database_path(target.store_url)
     return path.with_name(f"{path.name}.members")
 
@@ -129,16 +133,14 @@ def _worker_options(target: Target, own_id: str | None) -> WorkerOptions:
 
 
 def _forget_store(target: Target) -> None:
-    from featurestore.sqlite import database_path
+    from featurestore.database import drop_store, store_label
     from streamlens.presence import holder
     from streams.errors import ConfigError
 
     at_work = holder(target.folder, "worker") if target.folder else None
     if at_work is not None:
-        raise ConfigError(f"--rebuild: process {at_work} is writing {target.store_url}; stop it first")
-    path = database_path(target.store_url)
-    for suffix in ("", "-wal", "-shm"):
-        path.with_name(path.name + suffix).unlink(missing_ok=True)
+        raise ConfigError(f"--rebuild: process {at_work} is writing {store_label(target.store_url)}; stop it first")
+    drop_store(target.store_url)
 
 
 async def _watch(features: FeatureWorker, stopping: asyncio.Event, until_end: bool, quiet: bool) -> None:

@@ -83,7 +83,7 @@ def _raise(error: Exception) -> None:
 async def test_a_store_that_stays_away_stops_the_worker_with_its_own_error(
     ingest: FeatureIngest, store_url: str, tmp_path: Path
 ) -> None:
-    ingest.writer._connection.execute("PRAGMA busy_timeout = 10")
+    ingest.writer.database.connection.execute("PRAGMA busy_timeout = 10")
     blocker = sqlite3.connect(tmp_path / "features.db", isolation_level=None)
     blocker.execute("BEGIN IMMEDIATE")
     with pytest.raises(StoreUnavailable, match="locked by another process"):
@@ -95,7 +95,7 @@ async def test_a_store_that_stays_away_stops_the_worker_with_its_own_error(
 
 
 async def test_a_full_disk_stops_the_worker_and_dead_letters_nothing(ingest: FeatureIngest, store_url: str) -> None:
-    connection = ingest.writer._connection
+    connection = ingest.writer.database.connection
     (pages,) = connection.execute("PRAGMA page_count").fetchone()
     connection.execute(f"PRAGMA max_page_count = {pages}")
     with pytest.raises(StoreUnavailable, match="disk full"):
@@ -126,7 +126,7 @@ async def test_a_folder_that_cannot_be_looked_at_for_a_while_is_waited_for(
 
 
 async def test_a_dropped_table_is_the_stores_error_not_the_records(ingest: FeatureIngest) -> None:
-    ingest.writer._connection.execute("DROP TABLE items")
+    ingest.writer.database.connection.execute("DROP TABLE items")
     with pytest.raises(StoreError, match="no such table"):
         await ingest.apply([record_batch([1, 2])])
     assert ingest.stats.invalid == 0
@@ -142,7 +142,7 @@ async def test_large_dead_letters_leave_the_outbox_a_few_at_a_time_and_in_order(
     while rows := await ingest.outbox():
         assert sum(len(row.value) for row in rows) < 9 << 20
         looks.append([msgspec.json.decode(row.value, type=DeadLetter).offset for row in rows])
-        await ingest.published(rows[-1].id)
+        await ingest.published(rows)
     assert len(looks) >= 3
     assert [offset for look in looks for offset in look] == list(range(count))
 

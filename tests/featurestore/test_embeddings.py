@@ -113,16 +113,16 @@ def test_a_damaged_page_is_one_error_that_says_what_to_do(url: str) -> None:
 
 
 FAULTS = {
-    "a wrong value": "UPDATE vectors SET vector = x'00000000000000000000000000000000' WHERE entity_id = 7",
-    "a lost vector": "DELETE FROM vectors WHERE entity_id = 7",
-    "a vector too many": "INSERT INTO vectors SELECT kind, model, version, 8, vector FROM vectors WHERE entity_id = 7",
-    "a shifted id": "UPDATE vectors SET entity_id = 8 WHERE entity_id = 7",
-    "another width": "UPDATE vectors SET vector = x'00000000' WHERE entity_id = 7",
-    "no whole numbers": "UPDATE vectors SET vector = vector || x'00' WHERE entity_id = 7",
-    "not a number": "UPDATE vectors SET vector = x'0000c07f0000803f0000803f0000803f' WHERE entity_id = 7",
-    "no vectors": "DELETE FROM vectors",
-    "another manifest": "UPDATE versions SET n = 4",
-    "no manifest": "DELETE FROM versions",
+    "a wrong value": "UPDATE embeddings SET vector = x'00000000000000000000000000000000' WHERE entity_id = 7",
+    "a lost vector": "DELETE FROM embeddings WHERE entity_id = 7",
+    "a vector too many": "INSERT INTO embeddings SELECT kind, model, version, 8, vector FROM embeddings LIMIT 1",
+    "a shifted id": "UPDATE embeddings SET entity_id = 8 WHERE entity_id = 7",
+    "another width": "UPDATE embeddings SET vector = x'00000000' WHERE entity_id = 7",
+    "no whole numbers": "UPDATE embeddings SET vector = vector || x'00' WHERE entity_id = 7",
+    "not a number": "UPDATE embeddings SET vector = x'0000c07f0000803f0000803f0000803f' WHERE entity_id = 7",
+    "no vectors": "DELETE FROM embeddings",
+    "another manifest": "UPDATE embedding_versions SET n = 4",
+    "no manifest": "DELETE FROM embedding_versions",
 }
 
 
@@ -150,7 +150,7 @@ import numpy as np
 from featurestore.embeddings import EmbeddingStore
 
 store = EmbeddingStore({url!r}, create=True)
-store._connection.set_trace_callback(
+store.database.connection.set_trace_callback(
     lambda sql: os.kill(os.getpid(), signal.SIGKILL) if sql.startswith("COMMIT") else None
 )
 store.write("item", "mf", "v2", np.arange(5_000), np.ones((5_000, 8), np.float32), as_of=200)

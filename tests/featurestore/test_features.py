@@ -6,6 +6,7 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -210,7 +211,7 @@ def test_a_store_keeps_its_movies(build_store: BuildStore) -> None:
     with FeatureReader(url) as reader:
         assert reader.movies([1, 3]) == {1: CATALOGUE.movies[1]}
         assert reader.catalogue.fingerprint == CATALOGUE.fingerprint
-        path = reader.path
+    path = Path(url.removeprefix("sqlite:///"))
     build_store([Rating(1, 1, 3.0, T0)], path=path)  # a worker that knows no movies takes the store's
     with pytest.raises(ConfigError, match=r"built with other movies .* worker --rebuild"):
         build_store([], path=path, catalogue=Catalogue([Movie(1, "Another", None, ())]))

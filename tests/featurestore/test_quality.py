@@ -22,7 +22,7 @@ from featurestore.quality import (
     psi,
     user_columns,
 )
-from featurestore.quality_sample import SAMPLED_MOVIES, SAMPLED_USERS, baseline_of, baseline_path, sample
+from featurestore.quality_sample import SAMPLED_MOVIES, SAMPLED_USERS, baseline_of, sample
 from featurestore.reader import FeatureReader
 from streams.dataset import Movie
 from streams.events import DAY_S, Rating, Tick
@@ -152,7 +152,7 @@ def test_the_baseline_outlives_a_restart_and_is_replaced_for_another_store(
 @pytest.mark.parametrize("content", [b"", b"{", b'{"format": 1}', b'["other"]'])
 def test_a_damaged_baseline_is_taken_again(build_store: BuildStore, tmp_path: Path, content: bytes) -> None:
     url = build_store([*TRAINING, *ENDS_TRAINING], path=tmp_path / "features.db")
-    kept = baseline_path(tmp_path / "features.db")
+    kept = tmp_path / "features.baseline.json"
     with FeatureReader(url) as reader:
         taken = baseline_of(reader, TRAINING_END)
         kept.write_bytes(content)
@@ -164,7 +164,7 @@ def test_a_damaged_baseline_is_taken_again(build_store: BuildStore, tmp_path: Pa
 
 def test_a_baseline_that_cannot_be_kept_costs_a_warning(build_store: BuildStore, tmp_path: Path) -> None:
     url = build_store([*TRAINING, *ENDS_TRAINING], path=tmp_path / "features.db")
-    baseline_path(tmp_path / "features.db").mkdir()
+    (tmp_path / "features.baseline.json").mkdir()
     with FeatureReader(url) as reader, capture_logs() as logs:
         assert baseline_of(reader, TRAINING_END) is not None
     assert [log["log_level"] for log in logs] == ["warning"] * 2

@@ -6,14 +6,14 @@ from pathlib import Path
 import pytest
 
 from featurestore.catalogue import Catalogue
-from featurestore.sqlite import connect_reader, connect_writer
+from featurestore.database import open_reader, open_writer
 from featurestore.view_settings import ViewSettings
 from streams.errors import StoreError, StoreMissing
 
 
 def test_a_store_that_nobody_made_is_missing(tmp_path: Path) -> None:
     with pytest.raises(StoreMissing, match="start `streamlens worker`"):
-        connect_reader(tmp_path / "features.db")
+        open_reader(f"sqlite:///{tmp_path}/features.db")
 
 
 def test_a_store_whose_tables_are_still_to_come_is_missing(tmp_path: Path) -> None:
@@ -21,10 +21,10 @@ def test_a_store_whose_tables_are_still_to_come_is_missing(tmp_path: Path) -> No
     path.touch()
 
     with pytest.raises(StoreMissing):
-        connect_reader(path)
+        open_reader(f"sqlite:///{path}")
 
-    connect_writer(path, ViewSettings(), Catalogue()).close()
-    connect_reader(path).close()
+    open_writer(f"sqlite:///{path}", ViewSettings(), Catalogue()).close()
+    open_reader(f"sqlite:///{path}").close()
 
 
 def test_another_database_is_no_store(tmp_path: Path) -> None:
@@ -34,5 +34,5 @@ def test_another_database_is_no_store(tmp_path: Path) -> None:
     other.close()
 
     with pytest.raises(StoreError, match="expected schema version") as caught:
-        connect_reader(path)
+        open_reader(f"sqlite:///{path}")
     assert not isinstance(caught.value, StoreMissing)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import hashlib
 import json
 import sqlite3
 import threading
@@ -337,7 +338,9 @@ async def test_other_movies_are_found(world: World) -> None:
 
 
 async def test_a_source_too_many_is_found(world: World) -> None:
-    world.sql("INSERT INTO sources VALUES ('features', 'ratings', 0, 'ghost', 1)")
+    world.sql(
+        f"INSERT INTO sources VALUES ('features', 'ratings', 0, '{hashlib.sha256(b'ghost').hexdigest()}', x'67686f7374', 1)"
+    )
     report = await world.verify()
     assert [str(e) for e in report.views["sources"].examples] == [
         "partition=0, source=ghost: expected no row, found event_id=1"
@@ -593,7 +596,7 @@ async def test_dead_letters_that_retention_has_removed_are_not_asked_for(empty: 
 @pytest.mark.parametrize(
     ("url", "error", "message"),
     [
-        ("postgresql://host/db", ConfigError, "expected sqlite:///"),
+        ("mysql://host/db", ConfigError, "expected sqlite:///"),
         ("sqlite:////nowhere/at/all/features.db", StoreError, "not there yet"),
     ],
 )

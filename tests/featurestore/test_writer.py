@@ -17,10 +17,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from featurestore.catalogue import Catalogue
+from featurestore.database import open_writer as open_database
 from featurestore.features import WINDOWS_S
 from featurestore.reader import FeatureReader
 from featurestore.schema import HISTORY_BLOCK_SIZE, HISTORY_DTYPE, TASTE_DTYPE, metadata
-from featurestore.sqlite import connect_writer
 from featurestore.view_settings import ViewSettings
 from featurestore.writer import FeatureWriter
 from streams.batch import decode_ratings
@@ -302,7 +302,7 @@ def test_invalid_records_leave_through_the_outbox_once_and_in_order(tmp_path: Pa
             ("run/features/ratings/0", 3, 3),
         ]
         assert letters[0].encoding == "base64"
-        writer.published(rows[1].id)
+        writer.published(rows[:2])
         assert [row.id for row in writer.outbox()] == [rows[2].id]
 
 
@@ -310,12 +310,13 @@ def test_who_still_publishes_forgotten_rows_forgets_no_newer_ones(tmp_path: Path
     """A worker that was replaced, or is refused, publishes the outbox too; all of it may be gone meanwhile."""
     log = [b"{}", b"[]"]
     with open_writer(tmp_path) as other, open_writer(tmp_path) as writer:
-        assign(writer, len(log))
-        writer.apply([decode_ratings(record_batch(log[:1]))])
+        assign(other, len(log))
+        other.apply([decode_ratings(record_batch(log[:1]))])
         published_twice = other.outbox()
-        writer.published(writer.outbox()[-1].id)
+        assign(writer, len(log))
+        writer.published(writer.outbox())
         writer.apply([decode_ratings(record_batch(log[1:], first=1))])
-        other.published(published_twice[-1].id)
+        other.published(published_twice)
         assert [msgspec.json.decode(row.value, type=DeadLetter).offset for row in writer.outbox()] == [1]
 
 
@@ -424,7 +425,7 @@ def test_ids_may_come_as_columns_and_one_snapshot_may_hold_every_read(tmp_path: 
 
 def test_a_store_has_its_settings_as_soon_as_it_can_be_opened(tmp_path: Path) -> None:
     views = ViewSettings(lateness_s=7, session_gap_s=9, popularity_half_life_days=30, taste_half_life_days=60.5)
-    connect_writer(tmp_path / "features.db", views, CATALOGUE).close()
+    open_database(f"sqlite:///{tmp_path}/features.db", views, CATALOGUE).close()
     with FeatureReader(f"sqlite:///{tmp_path}/features.db") as reader:
         assert reader.settings == views
         assert reader.catalogue.fingerprint == CATALOGUE.fingerprint
