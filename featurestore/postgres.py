@@ -24,7 +24,7 @@ from sqlalchemy.schema import CreateIndex, CreateTable
 
 from featurestore.decay import LANDMARK
 from featurestore.postgres_arrays import pack, register_arrays
-from featurestore.postgres_errors import postgres_errors, refused_connection
+from featurestore.postgres_errors import GRANT, postgres_errors, refused_connection
 from featurestore.schema import ADD, APPEND, MAXIMUM, MINIMUM, REPLACE, ColumnValues
 from streams.errors import StoreError
 from streams.events import DAY_S
@@ -206,6 +206,9 @@ class PostgresDatabase:
         return f"power(2::float8, (day * {DAY_S} - {LANDMARK}) / {half_life_days * DAY_S!r}::float8)"
 
     def table_names(self) -> set[str]:
+        usable = self.rows("SELECT has_schema_privilege(oid, 'USAGE') FROM pg_namespace WHERE nspname = ?", self.schema)
+        if usable == [(False,)]:  # its tables would look as if they were not there
+            raise StoreError(f"{self.label}: permission denied for schema {self.schema}; {GRANT}")
         rows = self.rows("SELECT tablename FROM pg_tables WHERE schemaname = ?", self.schema)
         return {name for (name,) in rows}
 

@@ -11,7 +11,9 @@ import psycopg
 from streams.errors import ConfigError, StoreError, StoreUnavailable, StreamLensError
 from streams.postgres_url import PostgresAddress
 
-__all__ = ["postgres_errors", "refused_connection"]
+__all__ = ["GRANT", "postgres_errors", "refused_connection"]
+
+GRANT = "GRANT this user what docs/postgresql.md lists, or name another user"
 
 _PASSING = {  # by SQLSTATE, or by its class; see PostgreSQL's manual, appendix A
     "53100": "disk full; free space on the server",
@@ -50,8 +52,7 @@ def postgres_errors(label: str, address: PostgresAddress, repair: str) -> Iterat
         if not state and isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
             raise StoreUnavailable(f"{label}: {_PASSING['08']} ({said})") from error
         if state == "42501":
-            hint = "GRANT this user what docs/postgresql.md lists, or name another user"
-            raise StoreError(f"{label}: {said}; {hint}") from error
+            raise StoreError(f"{label}: {said}; {GRANT}") from error
         raise StoreError(f"{label}: {said}; {repair}") from error
 
 

@@ -155,7 +155,7 @@ class Settings(BaseSettings):
     bus: str | None = None
     """The bus URL; None is the run's own ``bus.db``."""
     store: str | None = None
-    """The feature store URL; None is the run's own ``features.db``."""
+    """The feature store URL, of SQLite or PostgreSQL; None is the run's own ``features.db``."""
     var: Path = Path("var")
     """The folder that holds the runs."""
     partitions: Annotated[int, Field(ge=1, le=MAX_PARTITIONS)] = 4

@@ -338,9 +338,8 @@ async def test_other_movies_are_found(world: World) -> None:
 
 
 async def test_a_source_too_many_is_found(world: World) -> None:
-    world.sql(
-        f"INSERT INTO sources VALUES ('features', 'ratings', 0, '{hashlib.sha256(b'ghost').hexdigest()}', x'67686f7374', 1)"
-    )
+    digest = hashlib.sha256(b"ghost").hexdigest()
+    world.sql("INSERT INTO sources VALUES (?, ?, ?, ?, ?, ?)", "features", "ratings", 0, digest, b"ghost", 1)
     report = await world.verify()
     assert [str(e) for e in report.views["sources"].examples] == [
         "partition=0, source=ghost: expected no row, found event_id=1"
