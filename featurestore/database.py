@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Database",
     "copy_store",
+    "drop_schema",
     "drop_store",
     "open_reader",
     "open_tables",
@@ -241,3 +242,9 @@ def _postgres(url: str, *, read_only: bool = False, what: str = _FEATURES, repai
             f"store URL: PostgreSQL needs psycopg, found no {error.name}; `pip install 'streamlens[postgres]'`"
         ) from error
     return PostgresDatabase(PostgresAddress.parse(url), read_only=read_only, what=what, repair=repair)
+
+
+def drop_schema(url: str) -> None:
+    """Drop all of a PostgreSQL store, embeddings and what others put there included."""
+    with closing(_postgres(url)) as database:
+        database.drop_schema()

@@ -238,6 +238,10 @@ class PostgresDatabase:
             for name in sorted(there, key=lambda name: (name != "meta", name)):
                 self._define(f"DROP TABLE {name}")
 
+    def drop_schema(self) -> None:
+        with self.transaction(durable=True):
+            self._define(sql.SQL("DROP SCHEMA IF EXISTS {} CASCADE").format(sql.Identifier(self.schema)))
+
     def read_note(self, name: str) -> bytes | None:
         rows = self.rows("SELECT value FROM meta WHERE key = ?", name)
         return rows[0][0].encode() if rows else None

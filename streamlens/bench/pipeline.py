@@ -1,4 +1,4 @@
-"""How fast one worker drains a log of ratings into its SQLite store, beside a plain Python loop over the same log.
+"""How fast one worker drains a log of ratings into its store, beside a plain Python loop over the same log.
 
 On Kafka stock Faust stands beside it, too: on a tenth of the events, which takes it about as long.
 """
@@ -13,6 +13,7 @@ from typing import Any
 from streamlens.bench.buses import on_kafka, own_bus
 from streamlens.bench.plain_loop import plain_events_per_s
 from streamlens.bench.processes import in_fresh_process
+from streamlens.bench.stores import own_store
 from streamlens.bench.workload import drain, fill_log, world
 
 __all__ = ["run"]
@@ -20,8 +21,10 @@ __all__ = ["run"]
 _STOCK_SHARE = 10
 
 
-def run(events: int = 1_000_000, rounds: int = 3, bus: str | None = None) -> dict[str, Any]:
-    """Median over ``rounds``; in each the yardsticks and the worker take turns, every time in a fresh process."""
+def run(events: int = 1_000_000, rounds: int = 3, bus: str | None = None, store: str | None = None) -> dict[str, Any]:
+    """store: a PostgreSQL to write to, None for SQLite.
+
+    Median over ``rounds``; in each the yardsticks and the worker take turns, every time in a fresh process."""
     plain, drained, stock = [], [], []
     with (
         tempfile.TemporaryDirectory(prefix="streamlens-bench-") as folder,
@@ -31,10 +34,11 @@ def run(events: int = 1_000_000, rounds: int = 3, bus: str | None = None) -> dic
         in_fresh_process(fill_log, bus_url, events)
         if on_kafka(bus):
             in_fresh_process(fill_log, short_url, events // _STOCK_SHARE)
-        for turn in range(rounds):
+        for _ in range(rounds):
             plain.append(in_fresh_process(plain_events_per_s, bus_url, world(events)))
             # A group of its own per round is not needed: the store's applied offset decides, and the store is new.
-            drained.append(in_fresh_process(drain, bus_url, f"sqlite:///{folder}/features-{turn}.db", world(events)))
+            with own_store(store, Path(folder)) as store_url:
+                drained.append(in_fresh_process(drain, bus_url, store_url, world(events)))
         if on_kafka(bus):
             stock_store, stock_world = f"sqlite:///{folder}/stock.db", world(events // _STOCK_SHARE)
             stock.append(_stock(short_url, stock_store, stock_world))

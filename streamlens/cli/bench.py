@@ -47,6 +47,10 @@ def bench(
         str | None,
         typer.Option("--bus", metavar="URL", help="A kafka://HOST:PORT to measure on (pipeline and replay)."),
     ] = None,
+    store: Annotated[
+        str | None,
+        typer.Option("--store", metavar="URL", help="A postgresql://USER@HOST:PORT/DATABASE to write to (pipeline)."),
+    ] = None,
     as_json: options.Json = False,
 ) -> None:
     """Measure throughput, latency or memory on this machine; half a minute to a few minutes each."""
@@ -60,6 +64,10 @@ def bench(
             raise ConfigError(f"--bus: expected pipeline or replay, which run on Kafka too, found {name}")
         load_settings()  # a cluster's password stands there
         given["bus"] = bus
+    if store is not None:
+        if name is not Benchmark.PIPELINE:
+            raise ConfigError(f"--store: expected pipeline, which writes to PostgreSQL too, found {name}")
+        given["store"] = store
     figures = run(**given)
     if as_json:
         print_json(figures)
