@@ -121,7 +121,7 @@ sources = Table(
     _name("agent"),
     _name("topic"),
     _key("partition"),
-    _name("digest"),  # SHA-256 of the source: a key of bounded length
+    Column("digest", LargeBinary, primary_key=True),  # of the source, SHA-256, 16 bytes: a key of bounded length
     Column("source", LargeBinary, nullable=False),  # in UTF-8; foreign producers may put anything there
     _int("event_id"),  # the highest applied
     sqlite_with_rowid=False,

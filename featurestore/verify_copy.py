@@ -193,9 +193,9 @@ class StoreCopy:
         return [np.ascontiguousarray(table[:, column]) for column in range(width)]
 
 
-def _source_name(source: bytes, digest: str) -> str:
+def _source_name(source: bytes, digest: bytes) -> str:
     name = bytes(source).decode(errors="replace")
-    return name if hashlib.sha256(source).hexdigest() == digest else f"{name} under the digest {digest}"
+    return name if hashlib.sha256(source).digest()[:16] == digest else f"{name} under the digest {digest!r}"
 
 
 def _unpack(blocks: list[tuple[int, int, int, bytes]]) -> list[Int64s]:

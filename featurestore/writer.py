@@ -325,9 +325,9 @@ class _CommittedBefore(Exception):
     """The store is further than this writer knows, by its own doing."""
 
 
-def _source_key(source: str) -> tuple[str, bytes]:
+def _source_key(source: str) -> tuple[bytes, bytes]:
     name = source.encode()
-    return hashlib.sha256(name).hexdigest(), name
+    return hashlib.sha256(name).digest()[:16], name
 
 
 def _sources(batches: Iterable[RatingBatch]) -> dict[int, set[str]]:

@@ -14,7 +14,6 @@ import pytest
 from hypothesis import given, settings
 
 from featurestore.database import open_reader
-from featurestore.schema import metadata
 
 __all__ = ["PostgresStores", "SQLiteStores", "Stores", "given_stores", "postgres_server", "postgres_stores", "rows"]
 
@@ -41,18 +40,19 @@ class PostgresStores:
     examples = 0.2
 
     def __init__(self, server: str) -> None:
-        self._server = server
+        self.server = server
         self._prefix = f"test_{secrets.token_hex(4)}"
         self._connection = psycopg.connect(server, autocommit=True)
         self._used: set[str] = set()
 
     def empty(self, name: str = "features") -> str:
         schema = f"{self._prefix}_{name}"
-        if schema in self._used:
-            tables = ", ".join(f'"{schema}".{table}' for table in metadata.tables)
+        there = self._connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = %s", (schema,)).fetchall()
+        if there:
+            tables = ", ".join(f'"{schema}".{table}' for (table,) in there)
             self._connection.execute(f"TRUNCATE {tables} RESTART IDENTITY")  # type: ignore[arg-type]
         self._used.add(schema)
-        return f"{self._server}{'&' if '?' in self._server else '?'}schema={schema}"
+        return f"{self.server}{'&' if '?' in self.server else '?'}schema={schema}"
 
     def drop(self) -> None:
         for schema in self._used:

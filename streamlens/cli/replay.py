@@ -46,6 +46,7 @@ def replay(
     new_run: Annotated[bool, _Option("--new-run", help="Begin another run, whatever there is.")] = False,
     run: Annotated[str | None, _Option("--run", metavar="ID", help="Go on with this run, as it was asked for.")] = None,
     bus: options.Bus = None,
+    store: options.Store = None,
     quiet: options.Quiet = False,
     with_parent: options.WithParent = False,
 ) -> None:
@@ -63,7 +64,7 @@ def replay(
         "arrival": arrival,
         "drift": drift or None,
     }
-    flags: dict[str, Any] = {"bus": bus, "partitions": partitions, "replay": replay_flags}
+    flags: dict[str, Any] = {"bus": bus, "store": store, "partitions": partitions, "replay": replay_flags}
     with suppress(KeyboardInterrupt):  # Ctrl-C before anything was published
         from streamlens.logs import configure_logs
         from streamlens.replay_run import continue_run, prepare_run
@@ -74,7 +75,14 @@ def replay(
         if run is None:
             prepared = prepare_run(settings, new_run=new_run, limit=limit, until=until)
         else:
-            beside = {**replay_flags, "bus": bus, "partitions": partitions, "limit": limit, "until": until}
+            beside = {
+                **replay_flags,
+                "bus": bus,
+                "store": store,
+                "partitions": partitions,
+                "limit": limit,
+                "until": until,
+            }
             _refuse_beside_run({**beside, "new-run": new_run or None})
             prepared = continue_run(settings, run)
         typer.echo(prepared.describe(), err=True)

@@ -338,7 +338,7 @@ async def test_other_movies_are_found(world: World) -> None:
 
 
 async def test_a_source_too_many_is_found(world: World) -> None:
-    digest = hashlib.sha256(b"ghost").hexdigest()
+    digest = hashlib.sha256(b"ghost").digest()[:16]
     world.sql("INSERT INTO sources VALUES (?, ?, ?, ?, ?, ?)", "features", "ratings", 0, digest, b"ghost", 1)
     report = await world.verify()
     assert [str(e) for e in report.views["sources"].examples] == [
