@@ -420,7 +420,7 @@ def at_work() -> tuple[int | None, int | None]:
 
 
 def test_the_demo_says_why_a_child_failed(dataset: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("STREAMLENS_STORE", "postgresql://nowhere/features")
+    monkeypatch.setenv("STREAMLENS_STORE", "mysql://nowhere/features")
     done = streamlens("demo", "--data", dataset)
     assert done.returncode == 2
     assert "store URL" in done.stderr
