@@ -8,6 +8,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import secrets
 import socket
 import threading
 from collections.abc import Iterator
@@ -77,6 +78,7 @@ def instance_id(folder: Path) -> Iterator[str]:
     """A name for a worker whose state is in ``folder``, its own for the time of the block; the next one gets it again.
 
     A Kafka group knows its static members by it: whoever starts anew gets back the partitions of the one that ended.
+    Containers may have both their paths and their host's name in common, so the folder holds something random, too.
     """
     slot = 0
     while True:
@@ -86,10 +88,19 @@ def instance_id(folder: Path) -> Iterator[str]:
         except GroupBusy:
             slot += 1
     try:
-        where = f"{socket.gethostname()}:{folder.resolve()}"
+        where = f"{socket.gethostname()}:{folder.resolve()}:{_own_word(folder / f'instance-{slot}.id')}"
         yield f"streamlens-{hashlib.sha256(where.encode()).hexdigest()[:12]}-{slot}"
     finally:
         lease.release()
+
+
+def _own_word(path: Path) -> str:
+    """What the file holds, something random where it is new; who has the lease beside it is alone at it."""
+    word = path.read_text() if path.exists() else ""
+    if not word:  # or its writer was killed
+        word = secrets.token_hex(8)
+        path.write_text(word)
+    return word
 
 
 class MemoryLease:

@@ -97,14 +97,8 @@ def _on_kafka(target: Target) -> bool:
 
 
 def _members_folder(target: Target) -> Path:
-    """Beside a store that is a file; else what is the worker's own on this machine."""
-    from featurestore.sqlite import database_path
-    from streams.postgres_url import is_postgres
-
-    if is_postgres(target.store_url):
-        return (target.folder or target.settings.var) / "members"
-    path = database_path(target.store_url)
-    return path.with_name(f"{path.name}.members")
+    """This machine's, wherever the store is."""
+    return (target.folder or target.settings.var) / "members"
 
 
 def _worker_options(target: Target, own_id: str | None) -> WorkerOptions:

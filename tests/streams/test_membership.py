@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
@@ -10,7 +11,7 @@ from typing import Protocol
 import pytest
 
 from streams.errors import BusUnavailable, GroupBusy
-from streams.membership import FileLease, MemoryLease
+from streams.membership import FileLease, MemoryLease, instance_id
 
 
 class Lease(Protocol):
@@ -70,3 +71,19 @@ def test_refusals_leave_no_file_open(tmp_path: Path) -> None:
     assert len(os.listdir("/proc/self/fd")) == before
     lease.release()
     assert len(os.listdir("/proc/self/fd")) == before - 1
+
+
+def test_a_worker_that_starts_anew_has_its_name_again_and_one_beside_it_another(tmp_path: Path) -> None:
+    with instance_id(tmp_path) as first, instance_id(tmp_path) as second:
+        assert first != second
+    with instance_id(tmp_path) as again:
+        assert again == first
+
+
+def test_the_same_folder_on_two_file_systems_makes_two_names(tmp_path: Path) -> None:
+    folder = tmp_path / "var"
+    with instance_id(folder) as of_one_container:
+        pass
+    shutil.rmtree(folder)  # as another container sees it, on its own file system, with the same path and host's name
+    with instance_id(folder) as of_another:
+        assert of_another != of_one_container
