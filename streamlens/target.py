@@ -9,17 +9,22 @@ from featurestore.catalogue import Catalogue
 from streamlens.settings import Settings, load_settings
 from streamlens.waiting import NothingYet
 from streams.bus import Bus, open_bus
-from streams.dataset import open_movies
+from streams.dataset import open_dataset, open_movies
 from streams.errors import DataError
 from streams.postgres_url import store_url_of_run
+from streams.replay_options import parse_start
 from streams.run import RunFolder, bus_url_of_run, current_run, open_run
+from streams.split import split_at_week
 
 __all__ = ["Target", "find_target"]
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A run, or a bus and a store that were named instead of one."""
+    """A run, or a bus and a store that were named instead of one, as on a machine that has no folder of the run.
+
+    There the settings say what is replayed (``[replay]``, ``partitions``), and must say what the replayer was told.
+    """
 
     settings: Settings
     run: RunFolder | None
@@ -35,7 +40,7 @@ class Target:
 
     @property
     def data(self) -> str | None:
-        return self.run.info.data if self.run else None
+        return self.run.info.data if self.run else self.settings.replay.data
 
     @property
     def drift(self) -> list[str]:
@@ -83,11 +88,25 @@ class Target:
         return open_bus(url)
 
     def catalogue(self) -> Catalogue | None:
-        """The movies of the run's data; None where there is no run, or its data is no longer there."""
+        """The movies of the data; None where nothing names any, or that of the run is no longer there.
+
+        Raises DataError for data that settings name and that is not there: a store would be without movies for good.
+        """
         try:
             return Catalogue(open_movies(self.data).values()) if self.data else None
         except DataError:
+            if self.run is None:
+                raise
             return None
+
+    def training_end(self) -> int | None:
+        """Event time at which the training part of the data ends; None where nothing says so. Raises DataError."""
+        if self.run is not None:
+            return self.run.info.split.cutoff if self.run.info.split else None
+        if self.data is None:
+            return None
+        wanted = self.settings.replay
+        return split_at_week(open_dataset(self.data), week=wanted.week, start=parse_start(wanted.start)).cutoff
 
 
 def find_target(run_id: str | None, *, bus: str | None = None, store: str | None = None) -> Target:

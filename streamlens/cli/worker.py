@@ -120,7 +120,7 @@ def _worker_options(target: Target, own_id: str | None) -> WorkerOptions:
         catalogue=target.catalogue(),
         flush_records=wanted.flush_records,
         linger_s=wanted.linger_ms / 1_000,
-        training_end=target.run.info.split.cutoff if target.run and target.run.info.split else None,
+        training_end=target.training_end(),
         quality_every_s=wanted.quality_every_s,
         instance_id=own_id,
     )
