@@ -33,6 +33,8 @@ class FeatureMetrics:
     waits can be old, 0 when none does: it came after the last one applied, and after the last call that found none
     waiting; ``features.ratings``, ``.duplicates``, ``.late``, ``.invalid``: valid ones and the others, counted
     over the store's life; ``features.transactions`` and ``.store_errors`` since the worker started.
+
+    ``published``: how often the bus took them, or answered while there were none.
     """
 
     def __init__(self, ingest: FeatureIngest, *, wall_s: Callable[[], float] = time.time) -> None:
@@ -44,6 +46,7 @@ class FeatureMetrics:
         self._since = wall_s()
         self._nothing_waited: dict[int, float] = {}
         self.latest: dict[str, float] = {}
+        self.published = 0
 
     def take(self, log_end: dict[int, int]) -> list[Metric]:
         """The metrics now; ``log_end``: the high-water mark of each partition."""
@@ -117,5 +120,6 @@ async def _publish(bus: Bus, metrics: FeatureMetrics) -> None:
             for metric in metrics.take(ends):
                 await producer.send(METRICS, msgspec.json.encode(metric), key=metric.name.encode())
             await producer.flush()
+        metrics.published += 1
     except BusError as error:
         log.warning("metrics not published", error=str(error))

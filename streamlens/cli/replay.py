@@ -99,8 +99,16 @@ def _refuse_beside_run(flags: dict[str, object]) -> None:
 
 
 async def _replay(prepared: PreparedReplay, stopping: asyncio.Event, quiet: bool) -> ReplaySummary:
+    from streamlens.heartbeat import Heartbeat
+
+    heartbeat = Heartbeat(prepared.run.path, "replayer")
     with _progress(quiet) as show:
-        return await prepared.replay(stopping, show)
+
+        def on_progress(at: ReplayProgress) -> None:
+            heartbeat.beat()  # also while paused, but not while the bus takes nothing
+            show(at)
+
+        return await prepared.replay(stopping, on_progress)
 
 
 def _print_summary(summary: ReplaySummary) -> None:

@@ -15,6 +15,7 @@ from streamlens.signals import run_until_signal
 
 if TYPE_CHECKING:
     from agents.worker import FeatureWorker, WorkerOptions
+    from streamlens.heartbeat import Heartbeat
     from streamlens.target import Target
 
 __all__ = ["register"]
@@ -72,6 +73,7 @@ async def _find_work(run: str | None, bus: str | None, store: str | None) -> Tar
 
 async def _work(target: Target, stopping: asyncio.Event, until_end: bool, rebuild: bool, quiet: bool) -> None:
     from agents.worker import FeatureWorker
+    from streamlens.heartbeat import Heartbeat
     from streamlens.logs import configure_logs
     from streamlens.presence import announced
     from streams.membership import instance_id
@@ -84,7 +86,8 @@ async def _work(target: Target, stopping: asyncio.Event, until_end: bool, rebuil
             held.enter_context(announced(target.folder, "worker"))
         own_id = held.enter_context(instance_id(_members_folder(target))) if _on_kafka(target) else None
         features = FeatureWorker(_worker_options(target, own_id))
-        watching = asyncio.create_task(_watch(features, stopping, until_end, quiet))
+        heartbeat = Heartbeat(target.folder or target.settings.var, "worker")
+        watching = asyncio.create_task(_watch(features, heartbeat, stopping, until_end, quiet))
         try:
             await features.run(stopping)
         finally:
@@ -137,11 +140,17 @@ def _forget_store(target: Target) -> None:
     drop_store(target.store_url)
 
 
-async def _watch(features: FeatureWorker, stopping: asyncio.Event, until_end: bool, quiet: bool) -> None:
-    """Keep the status line, and end the worker with the run where that was asked for."""
+async def _watch(
+    features: FeatureWorker, heartbeat: Heartbeat, stopping: asyncio.Event, until_end: bool, quiet: bool
+) -> None:
+    """Keep status line and heartbeat, and end the worker with the run where that was asked for."""
+    published = 0
     with StatusLine(quiet) as line:
         while True:
             await asyncio.sleep(_WATCH_S)
+            if features.metrics.published > published:
+                published = features.metrics.published
+                heartbeat.beat()
             cursors = features.ingest.writer.cursors.values()
             if features.metrics.latest:
                 line.show(_describe(features.metrics.latest, min((c.clock for c in cursors), default=0)))
