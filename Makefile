@@ -22,10 +22,13 @@ demo: $(STAMP) ## replay MovieLens live through the feature pipeline, about a mi
 test: $(TRAIN) ## run the tests
 	@$(VENV)/bin/python -m pytest
 
-check: $(TRAIN) ## formatting, lint and types: what CI checks
+check: $(TRAIN) ## formatting, lint and types, of the containers too: what CI checks
 	@$(VENV)/bin/ruff format --check --quiet . || { echo 'formatting differs: run `make format`' >&2; exit 1; }
 	@$(VENV)/bin/ruff check --quiet .
 	@$(VENV)/bin/mypy
+	@$(VENV)/bin/hadolint Dockerfile
+	@$(VENV)/bin/check-jsonschema --quiet --builtin-schema vendor.compose-spec docker-compose.yml
+	@$(VENV)/bin/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
 
 format: $(STAMP) ## format the code and mend what the linter can
 	@$(VENV)/bin/ruff format .
