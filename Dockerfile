@@ -11,7 +11,7 @@ COPY streamlens streamlens
 COPY streams streams
 RUN --mount=type=cache,target=/root/.cache/pip \
     /opt/venv/bin/pip wheel --no-deps --wheel-dir /wheels . \
-    && /opt/venv/bin/pip install --constraint requirements.lock "$(echo /wheels/streamlens-*.whl)[kafka]"
+    && /opt/venv/bin/pip install --constraint requirements.lock "$(echo /wheels/streamlens-*.whl)[kafka,postgres]"
 
 FROM python:3.12.12-slim-bookworm
 RUN groupadd --gid 10001 streamlens \
