@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import struct
 from collections import deque
 from itertools import repeat
 from typing import NamedTuple
 
+from aiokafka.codec import lz4_encode
 from aiokafka.record.default_records import DefaultRecordBatch, DefaultRecordBatchBuilder
+from aiokafka.record.util import calc_crc32c
 
 __all__ = ["MAX_BATCH_BYTES", "Part", "encode_record_batch", "parts_of_lines"]
 
@@ -15,7 +18,11 @@ MAX_BATCH_BYTES = 900_000
 
 _RECORD_OVERHEAD = 12
 _NO_LIMIT = 1 << 30
-_CODECS = {"none": DefaultRecordBatch.CODEC_NONE, "lz4": DefaultRecordBatch.CODEC_LZ4}
+
+_LENGTH_AT, _CRC_AT, _ATTRIBUTES_AT, _RECORDS_AT = 8, 17, 21, 61
+"""Where these stand in a batch; the length is that of all behind it, the checksum that from the attributes on."""
+_LZ4_LEVEL = 1
+"""The fast one, as librdkafka's. aiokafka's 9 takes seven times as long, for a batch of ratings a fifth smaller."""
 
 _NO_HEADERS: list[tuple[str, bytes | None]] = []
 
@@ -70,7 +77,7 @@ def encode_record_batch(parts: list[Part], compression: str, producer_id: int, e
     """A Kafka record batch of these records. compression: none or lz4."""
     builder = DefaultRecordBatchBuilder(
         2,
-        _CODECS[compression],
+        DefaultRecordBatch.CODEC_NONE,
         is_transactional=0,
         producer_id=producer_id,
         producer_epoch=epoch,
@@ -88,4 +95,16 @@ def encode_record_batch(parts: list[Part], compression: str, producer_id: int, e
         deque(appending, maxlen=0)
         at += count
     batch: bytearray = builder.build()
-    return batch
+    return _compressed(batch) if compression == "lz4" else batch
+
+
+def _compressed(batch: bytearray) -> bytearray:
+    """The batch with its records as one lz4 frame; as it is, where that would not be smaller."""
+    records: bytes = lz4_encode(bytes(memoryview(batch)[_RECORDS_AT:]), _LZ4_LEVEL)
+    if len(records) >= len(batch) - _RECORDS_AT:
+        return batch
+    packed = bytearray(batch[:_RECORDS_AT]) + records
+    struct.pack_into(">i", packed, _LENGTH_AT, len(packed) - _LENGTH_AT - 4)
+    struct.pack_into(">h", packed, _ATTRIBUTES_AT, DefaultRecordBatch.CODEC_LZ4)
+    struct.pack_into(">I", packed, _CRC_AT, calc_crc32c(memoryview(packed)[_ATTRIBUTES_AT:]))
+    return packed

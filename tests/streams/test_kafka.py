@@ -65,13 +65,16 @@ def values_of(batches: list[RecordBatch], tp: TopicPartition = T0) -> list[bytes
 # -- other clients
 
 
-def test_a_foreign_client_reads_what_is_published_here(kafka_broker: str, bus: KafkaBus) -> None:
+@pytest.mark.parametrize("compression", ["none", "lz4"])
+def test_a_foreign_client_reads_what_is_published_here(kafka_broker: str, bus: KafkaBus, compression: str) -> None:
     """Synchronous, as librdkafka is; the bus works in a loop of its own."""
+    use_kafka_settings(KafkaSettings(compression=compression))
+    long = b"a" * 1_000  # worth compressing
     wire = bus.address.wire("ratings")
 
     async def publish() -> None:
         async with open_bus(bus.url) as own, own.producer() as producer:
-            await producer.send_batch("ratings", 0, b"a\nb", count=2, keys=b"1\n", timestamp_ms=1_234)
+            await producer.send_batch("ratings", 0, long + b"\nb", count=2, keys=b"1\n", timestamp_ms=1_234)
             await producer.send("ratings", b"two\nlines", key=b"k\n", partition=0, timestamp_ms=5_678)
             await producer.flush()
 
@@ -81,7 +84,7 @@ def test_a_foreign_client_reads_what_is_published_here(kafka_broker: str, bus: K
     found = reader.consume(3, timeout=20)
     reader.close()
     assert [(m.key(), m.value(), m.timestamp()[1], m.offset()) for m in found] == [
-        (b"1", b"a", 1_234, 0),
+        (b"1", long, 1_234, 0),
         (None, b"b", 1_234, 1),
         (b"k\n", b"two\nlines", 5_678, 2),
     ]
