@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,15 +41,16 @@ def chunk_of(ratings: Ratings, first_ordinal: int, previous: int | None, partiti
 
 
 async def read_chunks(
-    dataset: Dataset, start: int, stop: int, partitions: int, *, size: int = CHUNK_SIZE
+    dataset: Dataset, start: int, stop: int, partitions: int, *, border: int = 0, size: int = CHUNK_SIZE
 ) -> AsyncGenerator[Chunk, None]:
     """The ratings at positions ``start`` to ``stop``, each chunk read while the one before is published.
 
+    border: a position that no chunk lies on both sides of.
     A generator to close (``contextlib.aclosing``) when it is left early.
     """
     if start >= stop:
         return
-    source = dataset.chunks(start=start, size=size)
+    source = _cut(dataset.chunks(start=start, size=size), border - start)
 
     def read(position: int, previous: int | None) -> Chunk | None:
         ratings = next(source, None) if position < stop else None
@@ -66,3 +67,14 @@ async def read_chunks(
             yield chunk
     finally:
         coming.cancel()
+
+
+def _cut(chunks: Iterator[Ratings], border: int) -> Iterator[Ratings]:
+    """The same ratings, with a chunk beginning at the one at ``border``, counted from the first."""
+    for ratings in chunks:
+        if 0 < border < len(ratings):
+            yield ratings.slice(0, border)
+            yield ratings.slice(border)
+        else:
+            yield ratings
+        border -= len(ratings)

@@ -247,23 +247,23 @@ class Replayer:
         total = self.plan.n_total
         # What one partition holds already was due when it was published: the others get theirs at once.
         live_from = min(max(self.plan.n_training, *(tail.ordinal for tail in tails)), total)
-        await self._publish_range(publisher, start, live_from, "recorded")
-        await self._publish_range(publisher, live_from, total, self._arrival, live=True)
+        await self._publish_ratings(publisher, start, live_from)
         if self._playback.stopped:
             return False
         end = end_of_run_time(self._playback.event_time, int(self._clock.time()))
         await publisher.tick(Tick(end, self._run_id, total, end_of_run=True))
         return True
 
-    async def _publish_range(
-        self, publisher: RatingsPublisher, start: int, stop: int, arrival: str, *, live: bool = False
-    ) -> None:
-        rng = np.random.default_rng(self._options.seed)
-        previous, due = None, 0.0
-        async with aclosing(read_chunks(self._dataset, start, stop, self._options.partitions)) as chunks:
+    async def _publish_ratings(self, publisher: RatingsPublisher, start: int, live_from: int) -> None:
+        """From position ``start`` on: those before ``live_from`` at once, the others by a schedule that begins then."""
+        options, total = self._options, self.plan.n_total
+        rng = np.random.default_rng(options.seed)
+        arrival, previous, due, live = "recorded", None, 0.0, False
+        async with aclosing(read_chunks(self._dataset, start, total, options.partitions, border=live_from)) as chunks:
             async for chunk in chunks:
-                if live and previous is None:
-                    self._playback.go_live()  # the schedule begins now, not while the first chunk was being read
+                if not live and chunk.first_ordinal > live_from:
+                    arrival, previous, due, live = self._arrival, None, 0.0, True
+                    self._playback.go_live()
                 timestamps = chunk.ratings.arrives
                 gaps = arrival_gaps(arrival, timestamps, previous, rng)
                 plan = schedule(timestamps, gaps, chunk.ticks, previous=previous, previous_due=due)

@@ -790,3 +790,21 @@ async def test_sigkill_at_random_moments_loses_and_doubles_nothing(tmp_path: Pat
         assert summary.completed
         assert summary.resumed_from > 0
         assert await log_of(bus, heartbeats=False) == await replayed(dataset, ReplayOptions(week=3, speed=math.inf))
+
+
+async def test_the_live_part_goes_on_where_the_training_part_was_read() -> None:
+    """A dataset may have to make anew what lies before the place where it is to begin."""
+    dataset = random_dataset(2_000, days=100)
+    begun: list[int] = []
+    chunks = dataset.chunks
+
+    def watched(*, start: int = 0, size: int = 100_000) -> Iterator[Ratings]:
+        begun.append(start)
+        return chunks(start=start, size=size)
+
+    dataset.chunks = watched  # type: ignore[method-assign]
+    async with open_bus("memory://") as bus:
+        replayer = Replayer(dataset, bus, ReplayOptions(week=5, speed=math.inf), run_id=RUN)
+        assert 0 < replayer.plan.n_training < 2_000
+        assert (await replayer.replay()).n_ratings == 2_000
+    assert begun == [0]
