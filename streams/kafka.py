@@ -176,6 +176,13 @@ class KafkaBus:
             if (bare := self.address.bare(tp.topic)) is not None
         }
 
+    async def members(self, group: str) -> list[set[TopicPartition]]:
+        """The partitions of each member of a group; of one that died until it is missed, none during a rebalance."""
+        return [
+            {TopicPartition(bare, tp.partition) for tp in held if (bare := self.address.bare(tp.topic)) is not None}
+            for held in await self._use().members(self.address.wire(group))
+        ]
+
     # Clients
 
     def producer(self, *, linger_ms: float = 5.0, max_pending_bytes: int = 64 << 20) -> KafkaProducer:

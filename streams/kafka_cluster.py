@@ -15,11 +15,13 @@ from typing import Any
 import aiokafka.errors as kafka
 from aiokafka.client import AIOKafkaClient, ConnectionGroup, CoordinationType
 from aiokafka.conn import create_conn
+from aiokafka.coordinator.protocol import ConsumerProtocol
 from aiokafka.protocol.admin import (
     CreateTopicsRequest,
     DeleteRecordsRequest,
     DeleteTopicsRequest,
     DescribeConfigsRequest,
+    DescribeGroupsRequest,
     ListGroupsRequest,
 )
 from aiokafka.protocol.commit import OffsetCommitRequest, OffsetFetchRequest
@@ -333,6 +335,19 @@ class KafkaCluster:
         found: list[str] = await self.retried("list groups", ask)
         return found
 
+    async def members(self, group: str) -> list[set[TopicPartition]]:
+        """The partitions of each member of a group, also of those that died and are not missed yet. Asks once."""
+
+        async def ask() -> list[set[TopicPartition]]:
+            node = await self._coordinator(group)
+            response = await self._ask(DescribeGroupsRequest([group]), node, ConnectionGroup.COORDINATION)
+            ((code, _, _, _, _, members, *_),) = response.groups
+            _check(code, group)
+            return [_partitions_in(assignment) for *_, assignment in members]
+
+        found: list[set[TopicPartition]] = await self.retried(f"read the members of {group}", ask, patience_s=0)
+        return found
+
     async def committed(self, group: str) -> dict[TopicPartition, int]:
         """The committed offsets of a group."""
 
@@ -383,3 +398,10 @@ def _check(code: int, about: str) -> None:
     error: type[kafka.KafkaError] = kafka.for_code(code)
     if error is not kafka.NoError:
         raise error(about)
+
+
+def _partitions_in(assignment: bytes) -> set[TopicPartition]:
+    """Of a member; none while partitions are being handed out."""
+    if not assignment:
+        return set()
+    return {TopicPartition(*tp) for tp in ConsumerProtocol.ASSIGNMENT.decode(assignment).partitions()}
