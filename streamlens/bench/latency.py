@@ -8,6 +8,7 @@ import signal
 import tempfile
 import time
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,8 @@ import numpy.typing as npt
 from agents.worker import FeatureWorker, WorkerOptions
 from featurestore.catalogue import Catalogue
 from featurestore.reader import FeatureReader
+from streamlens.bench.buses import own_bus
+from streamlens.bench.processes import started
 from streamlens.bench.workload import world
 from streams.bus import open_bus
 from streams.dataset import open_dataset, open_movies
@@ -29,17 +32,14 @@ __all__ = ["run"]
 _POLL_S = 0.001
 
 
-def run(events: int = 30_000, rate: float = 1_000.0) -> dict[str, Any]:
+def run(events: int = 30_000, rate: float = 1_000.0, bus: str | None = None) -> dict[str, Any]:
     """Replayer, worker and observer in three processes; ``worker_cpu`` in cores, while records came."""
-    context = multiprocessing.get_context("spawn")
-    with tempfile.TemporaryDirectory(prefix="streamlens-bench-") as folder:
-        bus_url, store_url = f"sqlite:///{folder}/bus.db", f"sqlite:///{folder}/features.db"
-        ours, theirs = context.Pipe()
-        worker = context.Process(target=_work, args=(bus_url, store_url, world(2 * events), theirs))
-        worker.start()
+    with tempfile.TemporaryDirectory(prefix="streamlens-bench-") as folder, own_bus(bus, Path(folder)) as bus_url:
+        store_url = f"sqlite:///{folder}/features.db"
+        ours, theirs = multiprocessing.get_context("spawn").Pipe()
+        worker = started(_work, bus_url, store_url, world(2 * events), theirs)
         _wait_for_assignment(store_url)
-        replayer = context.Process(target=_replay, args=(bus_url, world(2 * events), rate, events))
-        replayer.start()
+        replayer = started(_replay, bus_url, world(2 * events), rate, events)
         seen = _observe(store_url, replayer, ours)
         assert worker.pid is not None
         worker.terminate()

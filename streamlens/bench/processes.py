@@ -9,12 +9,13 @@ import subprocess
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
-from streams.kafka_settings import kafka_settings, use_kafka_settings
+from streams.kafka_settings import KafkaSettings, kafka_settings, use_kafka_settings
 
-__all__ = ["in_fresh_process", "max_rss_mb", "rss_mb"]
+__all__ = ["in_fresh_process", "max_rss_mb", "rss_mb", "started"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -24,10 +25,25 @@ _MIB = 1 << 20
 
 def in_fresh_process(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """``call(*args, **kwargs)`` in a newly started interpreter."""
-    kafka = replace(kafka_settings())  # a copy without what cannot be sent
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, mp_context=context, initializer=use_kafka_settings, initargs=(kafka,)) as pool:
+    with ProcessPoolExecutor(1, mp_context=context, initializer=use_kafka_settings, initargs=(_settings(),)) as pool:
         return pool.submit(call, *args, **kwargs).result()
+
+
+def started(call: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> SpawnProcess:
+    """``call(*args, **kwargs)`` going on in a newly started interpreter."""
+    process = multiprocessing.get_context("spawn").Process(target=_with, args=(_settings(), call, args, kwargs))
+    process.start()
+    return process
+
+
+def _settings() -> KafkaSettings:
+    return replace(kafka_settings())  # a copy without what cannot be sent
+
+
+def _with(settings: KafkaSettings, call: Callable[..., object], args: Any, kwargs: Any) -> None:
+    use_kafka_settings(settings)
+    call(*args, **kwargs)
 
 
 def rss_mb() -> float:

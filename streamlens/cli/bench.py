@@ -32,6 +32,9 @@ _NAMES = (
     "during ingest; verify: of 25 M ratings, and its memory."
 )
 
+_ON_KAFKA = (Benchmark.PIPELINE, Benchmark.REPLAY, Benchmark.LATENCY)
+_KAFKA_NAMES = ", ".join(_ON_KAFKA)
+
 
 def register(app: typer.Typer) -> None:
     app.command()(bench)
@@ -45,7 +48,7 @@ def bench(
     ] = None,
     bus: Annotated[
         str | None,
-        typer.Option("--bus", metavar="URL", help="A kafka://HOST:PORT to measure on (pipeline and replay)."),
+        typer.Option("--bus", metavar="URL", help=f"A kafka://HOST:PORT to measure on ({_KAFKA_NAMES})."),
     ] = None,
     store: Annotated[
         str | None,
@@ -60,8 +63,8 @@ def bench(
     run = import_module(f"streamlens.bench.{name}").run
     given: dict[str, Any] = {} if events is None else {"events": events}
     if bus is not None:
-        if name not in (Benchmark.PIPELINE, Benchmark.REPLAY):
-            raise ConfigError(f"--bus: expected pipeline or replay, which run on Kafka too, found {name}")
+        if name not in _ON_KAFKA:
+            raise ConfigError(f"--bus: expected one that runs on Kafka ({_KAFKA_NAMES}), found {name}")
         load_settings()  # a cluster's password stands there
         given["bus"] = bus
     if store is not None:
