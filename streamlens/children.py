@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,6 +39,11 @@ class Child:
             raise ChildFailed(f"the {self.name} ended with exit code {code}: {said} (all it said: {self.log})")
         return code == 0
 
+    async def kill(self) -> None:
+        """End it as ``kill -9`` does."""
+        self.process.kill()
+        await self.process.wait()
+
     async def stop(self) -> None:
         """Ask it to drain and end; kill it only if it does not."""
         with contextlib.suppress(ProcessLookupError):
@@ -51,11 +57,14 @@ class Child:
 
 
 @contextlib.asynccontextmanager
-async def running(name: str, log: Path, *arguments: str) -> AsyncIterator[Child]:
+async def running(
+    name: str, log: Path, *arguments: str, environment: Mapping[str, str] | None = None
+) -> AsyncIterator[Child]:
     """``streamlens ARGUMENTS --with-parent`` as a child that ends with the block.
 
     Its stdin is a pipe that only this process holds: it drains and ends also where this process is killed. It has a
     session of its own: a Ctrl-C in the terminal reaches the parent alone, which stops its children in order.
+    environment: variables it has beside those of this process.
     """
     with log.open("ab") as output:
         process = await asyncio.create_subprocess_exec(
@@ -68,6 +77,7 @@ async def running(name: str, log: Path, *arguments: str) -> AsyncIterator[Child]
             stdout=output,
             stderr=output,
             start_new_session=True,
+            env=os.environ | dict(environment or {}),
         )
     child = Child(name, process, log)
     try:
