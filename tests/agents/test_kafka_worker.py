@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import math
 import sys
-import time
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -25,7 +23,6 @@ from streams.events import RATINGS
 from streams.replay_options import ReplayOptions
 from streams.replayer import Replayer
 from streams.topics import run_topics
-from tests.local_kafka import LocalKafka
 
 pytestmark = pytest.mark.broker
 
@@ -123,36 +120,6 @@ async def test_a_restarted_worker_with_its_instance_id_has_its_partitions_back_a
         for _ in range(2):
             async with working(bus, tmp_path, "one") as worker:
                 await until(lambda w=worker: len(w.ingest.writer.cursors) == PARTITIONS, limit_s=6)  # type: ignore[misc]
-
-
-@pytest.mark.slow
-async def test_a_worker_outlives_its_broker_and_goes_on_when_it_is_back(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    kafka = LocalKafka(tmp_path / "kafka")
-    try:
-        kafka.start()
-        async with open_bus(f"kafka://{kafka.address}") as bus:
-            await bus.create_topics(*run_topics(PARTITIONS))
-            async with working(bus, tmp_path, "one") as worker:
-                replaying = asyncio.create_task(replay(bus, rate=500))
-                await until(lambda: worker.ingest.stats.ratings > TRAINING)
-                await asyncio.to_thread(kafka.crash)
-                await asyncio.sleep(1)
-                caplog.clear()
-                cpu_s, began = time.process_time(), time.monotonic()
-                await asyncio.sleep(5)
-                cpu_s, wall_s = time.process_time() - cpu_s, time.monotonic() - began
-                lines = len([record for record in caplog.records if record.levelno >= logging.INFO])
-                await asyncio.to_thread(kafka.restart)
-                await replaying
-                await until(lambda: ended(worker))
-            assert (await verify(bus, store_url(tmp_path))).ok
-        assert applied(tmp_path) == TRAINING + LIVE
-        assert cpu_s / wall_s < 0.2  # of replayer and worker together
-        assert lines / wall_s < 10
-    finally:
-        kafka.remove()
 
 
 class Child:
