@@ -7,23 +7,21 @@ record batches in one pass, and what cannot be delivered is tried again with a b
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from types import TracebackType
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 import aiokafka.errors as kafka
 from aiokafka.protocol.produce import ProduceRequest
 
+from streams.bounded_producer import BoundedProducer, first_of_all, refused_after
 from streams.bus import RecordMetadata
 from streams.errors import BusError, BusUnavailable
 from streams.kafka_batch import MAX_BATCH_BYTES, Part, encode_record_batch, parts_of_lines
 from streams.kafka_cluster import REQUEST_TIMEOUT_MS, Backoff, KafkaCluster
 from streams.kafka_errors import CONNECTION_ERRORS, translated
-from streams.murmur2 import partition_for
 from streams.records import TopicPartition
 
 __all__ = ["DELIVERY_TIMEOUT_S", "KafkaProducer", "ProducerIdentity"]
@@ -31,9 +29,7 @@ __all__ = ["DELIVERY_TIMEOUT_S", "KafkaProducer", "ProducerIdentity"]
 DELIVERY_TIMEOUT_S = 120.0
 """How long a record is tried to be delivered, as with Kafka's own clients."""
 
-MAX_SEND_BYTES = 64 << 20
 _ACKS_ALL = -1
-_YIELD_EVERY = 512
 _MAX_SEQUENCE = (1 << 31) - 1
 
 
@@ -66,7 +62,7 @@ class _Lane:
     failure: BusError | None = None
 
 
-class KafkaProducer:
+class KafkaProducer(BoundedProducer[list[Part]]):
     """See :class:`streams.bus.Producer`. Belongs to the event loop it was made in. Made by the bus.
 
     ``partitions_of(topic)`` raises UnknownTopic. ``identities``: those that earlier producers of the bus left.
@@ -82,124 +78,51 @@ class KafkaProducer:
         max_pending_bytes: int,
         delivery_timeout_s: float = DELIVERY_TIMEOUT_S,
     ) -> None:
+        super().__init__(cluster.address.shown, max_pending_bytes)
         self._cluster = cluster
-        self._partitions_of = partitions_of
+        self._ask_partitions = partitions_of
         self._identities = identities
         self._identity: ProducerIdentity | None = None
         self._identifying = asyncio.Lock()
         self._linger_s = linger_s
-        self._max_pending_bytes = max_pending_bytes
         self._delivery_timeout_s = delivery_timeout_s
         self._compression = cluster.settings.compression
-        self._loop = asyncio.get_running_loop()
-        self._partitions: dict[str, int] = {}
         self._lanes: dict[TopicPartition, _Lane] = {}
-        self._next_partition = 0
-        self._sent = 0
-        self._pending_bytes = 0
-        self._queue_for_room = asyncio.Lock()
-        self._progress = asyncio.Event()
-        self._first_failure: BusError | None = None
-        self._closed = False
 
-    async def __aenter__(self) -> Self:
-        return self
+    async def _partitions_of(self, topic: str) -> int:
+        return await self._ask_partitions(topic)
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.close()
-
-    async def send(
-        self,
-        topic: str,
-        value: bytes,
-        *,
-        key: bytes | None = None,
-        partition: int | None = None,
-        timestamp_ms: int | None = None,
+    async def _put_record(
+        self, tp: TopicPartition, value: bytes, key: bytes | None, timestamp_ms: int
     ) -> asyncio.Future[RecordMetadata]:
-        """See :meth:`streams.bus.Producer.send`. Raises UnknownTopic, and BusError after a failure."""
-        if partition is None:
-            partition = await self._choose_partition(topic, key)
-        published_ms = time.time_ns() // 1_000_000 if timestamp_ms is None else timestamp_ms
-        return await self._put(TopicPartition(topic, partition), [Part.record(value, key, published_ms)])
+        part = Part.record(value, key, timestamp_ms)
+        return await self._put(tp, [part], part.size)
 
-    async def send_batch(
-        self,
-        topic: str,
-        partition: int,
-        lines: bytes,
-        *,
-        count: int,
-        keys: bytes | None = None,
-        timestamp_ms: int | None = None,
+    async def _put_lines(
+        self, tp: TopicPartition, lines: bytes, keys: bytes | None, count: int, timestamp_ms: int
     ) -> asyncio.Future[RecordMetadata]:
-        """See :meth:`streams.bus.Producer.send_batch`."""
-        if count < 1:
-            raise ValueError(f"count: expected at least 1, found {count}")
-        for name, joined in (("lines", lines), ("keys", keys)):
-            if joined is not None and (found := joined.count(b"\n") + 1) != count:
-                raise ValueError(f"{name}: expected {count} lines, found {found}")
-        published_ms = time.time_ns() // 1_000_000 if timestamp_ms is None else timestamp_ms
-        parts = parts_of_lines(lines, keys, count, published_ms)
-        return await self._put(TopicPartition(topic, partition), parts)
+        parts = parts_of_lines(lines, keys, count, timestamp_ms)
+        return await self._put(tp, parts, sum(part.size for part in parts))
 
-    async def _count_of(self, topic: str) -> int:
-        if topic not in self._partitions:
-            self._partitions[topic] = await self._partitions_of(topic)
-        return self._partitions[topic]
-
-    async def _choose_partition(self, topic: str, key: bytes | None) -> int:
-        partitions = await self._count_of(topic)
-        if key is not None:
-            return partition_for(key, partitions)
-        self._next_partition = (self._next_partition + 1) % partitions
-        return self._next_partition
-
-    async def _put(self, tp: TopicPartition, parts: list[Part]) -> asyncio.Future[RecordMetadata]:
-        """Queue the parts of one send; its result is the first part's, once all are durable."""
-        if not 0 <= tp.partition < await self._count_of(tp.topic):
-            raise BusError(
-                f"bus {self._cluster.address.shown}: topic {tp.topic!r}: expected a partition from 0 to "
-                f"{self._partitions[tp.topic] - 1}, found {tp.partition}"
-            )
-        size = sum(part.size for part in parts)
-        if size > MAX_SEND_BYTES:
-            raise BusError(
-                f"bus {self._cluster.address.shown}: topic {tp.topic!r}: expected at most {MAX_SEND_BYTES} bytes in "
-                f"one send, found {size}; send less at a time"
-            )
-        self._sent += 1
-        if self._sent % _YIELD_EVERY == 0:
-            await asyncio.sleep(0)  # a tight loop of sends lets nobody else run until it is held back
-        if self._queue_for_room.locked() or not self._has_room(size):
-            await self._wait_for_room(size)
-        if self._closed:
-            raise BusError(f"bus {self._cluster.address.shown}: the producer is closed; open another to publish")
+    def _enqueue(self, tp: TopicPartition, records: list[Part], size: int) -> asyncio.Future[RecordMetadata]:
         lane = self._lanes.setdefault(tp, _Lane(tp))
-        if lane.failure is not None:
-            raise _refusal(lane.failure, tp)
-        futures = [self._loop.create_future() for _ in parts]
-        lane.queue.extend(map(_Send, parts, futures))
-        self._pending_bytes += size
+        futures = [self._loop.create_future() for _ in records]
+        lane.queue.extend(map(_Send, records, futures))
         if sum(send.part.size for send in lane.queue) >= MAX_BATCH_BYTES:
             lane.hurry.set()
         if lane.task is None:
             lane.task = self._loop.create_task(self._run(lane), name=f"produce-{tp.topic}-{tp.partition}")
-        return futures[0] if len(futures) == 1 else _first_of_all(futures)
+        return first_of_all(futures)
 
-    def _has_room(self, size: int) -> bool:
-        return not self._pending_bytes or self._pending_bytes + size <= self._max_pending_bytes
+    def refusal(self, tp: TopicPartition) -> BusError | None:
+        """Why the partition takes nothing more from this producer; None if it does."""
+        lane = self._lanes.get(tp)
+        return None if lane is None or lane.failure is None else refused_after(lane.failure, tp)
 
-    async def _wait_for_room(self, size: int) -> None:
-        async with self._queue_for_room:  # one after the other, so that the order stays
-            while not self._has_room(size):
-                await self._wait_for_progress()
-
-    async def _wait_for_progress(self) -> None:
-        self._progress.clear()
-        await self._progress.wait()
+    def _hurry(self) -> None:
+        for lane in self._lanes.values():
+            if lane.queue:
+                lane.hurry.set()
 
     # Delivering
 
@@ -222,27 +145,20 @@ class KafkaProducer:
             base = await self._publish(lane.tp, [send.part for send in sends])
         except BusError as error:
             lane.failure = error
-            self._first_failure = self._first_failure or error
-            self._settle(sends, error)
+            self._settle_all(sends, error)
             rest = list(lane.queue)
             lane.queue.clear()
-            self._settle(rest, _refusal(error, lane.tp))
+            self._settle_all(rest, refused_after(error, lane.tp))
         else:
-            self._settle(sends, base)
+            self._settle_all(sends, base)
         lane.delivered_at = self._loop.time()
 
-    def _settle(self, sends: list[_Send], outcome: RecordMetadata | BusError) -> None:
+    def _settle_all(self, sends: list[_Send], outcome: RecordMetadata | BusError) -> None:
         at = 0
         for send in sends:
-            self._pending_bytes -= send.part.size
-            if not send.written.done():  # else cancelled by who waited
-                if isinstance(outcome, BusError):
-                    send.written.set_exception(outcome)
-                    send.written.exception()  # flush and the log tell; asyncio need not warn of each future
-                else:
-                    send.written.set_result(outcome._replace(offset=outcome.offset + at))
+            own = outcome if isinstance(outcome, BusError) else outcome._replace(offset=outcome.offset + at)
+            self._settle(send.written, send.part.size, own)
             at += len(send.part.values)
-        self._progress.set()
 
     async def _publish(self, tp: TopicPartition, parts: list[Part]) -> RecordMetadata:
         """Deliver one record batch; returns where its first record is. Raises BusError once it is given up."""
@@ -291,51 +207,12 @@ class KafkaProducer:
                     await self._cluster.client.force_metadata_update()
             await asyncio.sleep(backoff.next_s())
 
-    async def flush(self) -> None:
-        """Wait until all that was sent is durable; raises the first error."""
-        await self._drain()
-        if self._first_failure is not None:
-            raise self._first_failure
-
     async def close(self) -> None:
-        """Wait until all that was sent is settled; what failed was raised by its send's future and by flush."""
-        self._closed = True
-        await self._drain()
+        """See :meth:`BoundedProducer.close`; the next producer of the bus goes on with this one's identity."""
+        await super().close()
         identity, self._identity = self._identity, None
         if identity is not None:
             self._identities.append(identity)
-
-    async def _drain(self) -> None:
-        while self._pending_bytes:
-            for lane in self._lanes.values():
-                if lane.queue:
-                    lane.hurry.set()
-            await self._wait_for_progress()
-
-
-def _refusal(failure: BusError, tp: TopicPartition) -> BusError:
-    return type(failure)(
-        f"{tp.topic}/{tp.partition}: refused, because an earlier send failed and nothing may overtake it "
-        f"({failure}); publish from there with a new producer"
-    )
-
-
-def _first_of_all(futures: list[asyncio.Future[RecordMetadata]]) -> asyncio.Future[RecordMetadata]:
-    """The first one's result, once all have one; the first error instead."""
-    whole: asyncio.Future[RecordMetadata] = asyncio.get_running_loop().create_future()
-
-    def last_settled(last: asyncio.Future[RecordMetadata]) -> None:
-        if whole.done():
-            return
-        failures = [error for future in futures if (error := future.exception()) is not None]
-        if failures:
-            whole.set_exception(failures[0])
-            whole.exception()
-        else:
-            whole.set_result(futures[0].result())
-
-    futures[-1].add_done_callback(last_settled)
-    return whole
 
 
 def _next_batch(queue: deque[_Send]) -> list[_Send]:
