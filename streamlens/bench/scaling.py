@@ -19,6 +19,7 @@ from featurestore.reader import FeatureReader
 from featurestore.verify import verify
 from streamlens.bench.buses import on_kafka, own_bus
 from streamlens.bench.processes import in_fresh_process, started
+from streamlens.bench.stores import own_store
 from streamlens.bench.workload import fill_log, world
 from streams.bus import open_bus
 from streams.dataset import open_movies
@@ -44,7 +45,7 @@ class _Drain:
         return sum(self.ratings) / self.cpu_s
 
 
-def run(events: int = 2_000_000, rounds: int = 3, bus: str | None = None) -> dict[str, Any]:
+def run(events: int = 2_000_000, rounds: int = 3, bus: str | None = None, store: str | None = None) -> dict[str, Any]:
     """Ratings per CPU second of all workers together, by one and by two; every store is verified.
 
     ratio: of two workers to one, median over ``rounds``. shares: the part of the ratings that each of two applied.
@@ -55,11 +56,11 @@ def run(events: int = 2_000_000, rounds: int = 3, bus: str | None = None) -> dic
     drains: dict[int, list[_Drain]] = {workers: [] for workers in _WORKERS}
     with tempfile.TemporaryDirectory(prefix="streamlens-bench-") as folder, own_bus(bus, Path(folder)) as bus_url:
         in_fresh_process(fill_log, bus_url, events)
-        for turn in range(rounds):
+        for _ in range(rounds):
             for workers in _WORKERS:
-                store_url = f"sqlite:///{folder}/features-{turn}-{workers}.db"
-                drains[workers].append(_drain(bus_url, store_url, world(events), workers))
-                in_fresh_process(_verify, bus_url, store_url)
+                with own_store(store, Path(folder)) as store_url:
+                    drains[workers].append(_drain(bus_url, store_url, world(events), workers))
+                    in_fresh_process(_verify, bus_url, store_url)
     one, two = drains[1], drains[2]
     ratios = [b.events_per_cpu_s / a.events_per_cpu_s for a, b in zip(one, two, strict=True)]
     return {

@@ -55,7 +55,7 @@ def bench(
     ] = None,
     store: Annotated[
         str | None,
-        typer.Option("--store", metavar="URL", help="A postgresql://USER@HOST:PORT/DATABASE to write to (pipeline)."),
+        typer.Option("--store", metavar="URL", help="A postgresql://USER@HOST:PORT/DATABASE (pipeline and scaling)."),
     ] = None,
     as_json: options.Json = False,
 ) -> None:
@@ -71,8 +71,8 @@ def bench(
         load_settings()  # a cluster's password stands there
         given["bus"] = bus
     if store is not None:
-        if name is not Benchmark.PIPELINE:
-            raise ConfigError(f"--store: expected pipeline, which writes to PostgreSQL too, found {name}")
+        if name not in (Benchmark.PIPELINE, Benchmark.SCALING):
+            raise ConfigError(f"--store: expected pipeline or scaling, which write to PostgreSQL too, found {name}")
         given["store"] = store
     figures = run(**given)
     if as_json:
