@@ -17,6 +17,7 @@ __all__ = [
     "HOUR_S",
     "METRICS",
     "RATINGS",
+    "RETRAIN",
     "TOPICS",
     "Control",
     "DeadLetter",
@@ -30,7 +31,9 @@ RATINGS = "ratings"
 METRICS = "metrics"
 CONTROL = "control"
 DEADLETTER = "deadletter"
-TOPICS = (RATINGS, METRICS, CONTROL, DEADLETTER)
+RETRAIN = "retrain"
+"""Its record: ``streams.retrain``."""
+TOPICS = (RATINGS, METRICS, RETRAIN, CONTROL, DEADLETTER)
 
 HOUR_S = 3_600
 DAY_S = 86_400

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from streams.bus import TopicSpec
-from streams.events import CONTROL, DAY_S, DEADLETTER, METRICS, RATINGS
+from streams.events import CONTROL, DAY_S, DEADLETTER, METRICS, RATINGS, RETRAIN
 
 __all__ = ["MAX_PARTITIONS", "run_topics"]
 
@@ -21,6 +21,7 @@ def run_topics(partitions: int) -> tuple[TopicSpec, ...]:
     return (
         TopicSpec(RATINGS, partitions),
         TopicSpec(DEADLETTER, 1),
+        TopicSpec(RETRAIN, 1),
         TopicSpec(METRICS, 1, retention_ms=_METRICS_KEPT_MS),
         TopicSpec(CONTROL, 1, retention_ms=_METRICS_KEPT_MS),
     )
