@@ -9,7 +9,7 @@ PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(VENV)/bin/python -m pip
 BENCHMARKS := pipeline replay latency store memory snapshot verify
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format bench picture lock clean
+.PHONY: help setup demo test check format bench picture recording lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,6 +39,9 @@ bench: $(TRAIN) ## measure throughput, latency and memory
 
 picture: $(STAMP) ## record docs/images/demo.svg from a demo
 	@$(VENV)/bin/python docs/record_demo.py
+
+recording: $(STAMP) ## record streams/mini_stream.jsonl, the stream that tests are given
+	@$(VENV)/bin/python docs/record_stream.py
 
 lock: ## pin the newest versions that pyproject.toml allows
 	@rm -rf build/lock && $(PYTHON) -m venv build/lock

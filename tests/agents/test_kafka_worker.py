@@ -24,7 +24,7 @@ from streams.replay_options import ReplayOptions
 from streams.replayer import Replayer
 from streams.topics import run_topics
 
-pytestmark = pytest.mark.broker
+pytestmark = [pytest.mark.broker, pytest.mark.streamlens_bus("kafka")]
 
 LIVE = 3_000
 TRAINING = 60_501
@@ -89,8 +89,8 @@ def applied(folder: Path) -> int:
     return 0
 
 
-async def test_replayed_over_kafka_the_store_holds_what_the_log_says(kafka_url: str, tmp_path: Path) -> None:
-    async with open_bus(kafka_url) as bus:
+async def test_replayed_over_kafka_the_store_holds_what_the_log_says(streamlens_bus_url: str, tmp_path: Path) -> None:
+    async with open_bus(streamlens_bus_url) as bus:
         await bus.create_topics(*run_topics(PARTITIONS))
         async with working(bus, tmp_path) as worker:
             await replay(bus)
@@ -101,8 +101,8 @@ async def test_replayed_over_kafka_the_store_holds_what_the_log_says(kafka_url: 
     assert applied(tmp_path) == TRAINING + LIVE
 
 
-async def test_a_log_that_was_replaced_is_refused(kafka_url: str, tmp_path: Path) -> None:
-    async with open_bus(kafka_url) as bus, open_bus(f"{kafka_url}-anew") as anew:
+async def test_a_log_that_was_replaced_is_refused(streamlens_bus_url: str, tmp_path: Path) -> None:
+    async with open_bus(streamlens_bus_url) as bus, open_bus(f"{streamlens_bus_url}-anew") as anew:
         for each in (bus, anew):
             await each.create_topics(*run_topics(PARTITIONS))
         async with working(bus, tmp_path) as worker:
@@ -113,9 +113,9 @@ async def test_a_log_that_was_replaced_is_refused(kafka_url: str, tmp_path: Path
 
 
 async def test_a_restarted_worker_with_its_instance_id_has_its_partitions_back_at_once(
-    kafka_url: str, tmp_path: Path
+    streamlens_bus_url: str, tmp_path: Path
 ) -> None:
-    async with open_bus(kafka_url) as bus:
+    async with open_bus(streamlens_bus_url) as bus:
         await bus.create_topics(*run_topics(PARTITIONS))
         for _ in range(2):
             async with working(bus, tmp_path, "one") as worker:
@@ -156,9 +156,9 @@ async def child(bus: Bus, folder: Path, name: str) -> AsyncIterator[Child]:
 
 
 @pytest.mark.slow
-async def test_two_workers_share_the_partitions_and_survive_a_kill(kafka_url: str, tmp_path: Path) -> None:
+async def test_two_workers_share_the_partitions_and_survive_a_kill(streamlens_bus_url: str, tmp_path: Path) -> None:
     """On a rebalance the one stops writing what the other goes on with, from the applied offset; nothing twice."""
-    async with open_bus(kafka_url) as bus, AsyncExitStack() as workers:
+    async with open_bus(streamlens_bus_url) as bus, AsyncExitStack() as workers:
         await bus.create_topics(*run_topics(PARTITIONS))
         replaying = asyncio.create_task(replay(bus, rate=250))
         first = await workers.enter_async_context(child(bus, tmp_path, "first"))

@@ -20,7 +20,7 @@ import pytest
 
 from tests.compose_file import ROOT, services, settings_of
 
-pytestmark = [pytest.mark.broker, pytest.mark.slow]
+pytestmark = [pytest.mark.broker, pytest.mark.slow, pytest.mark.streamlens_bus("kafka")]
 
 SERVICES = services()
 TRAINING = 60_501
@@ -78,10 +78,10 @@ def wait_for(condition: Callable[[], bool], what: str) -> None:
         time.sleep(0.1)
 
 
-def test_replayer_and_workers_work_apart_and_one_may_be_killed(kafka_url: str, tmp_path: Path) -> None:
+def test_replayer_and_workers_work_apart_and_one_may_be_killed(streamlens_bus_url: str, tmp_path: Path) -> None:
     store = f"sqlite:///{tmp_path}/postgres.db"
     replayer, first, second = (
-        Container(name, tmp_path / folder, kafka_url, store)
+        Container(name, tmp_path / folder, streamlens_bus_url, store)
         for name, folder in (("replayer", "replayer"), ("worker", "worker-1"), ("worker", "worker-2"))
     )
     with first.running() as to_kill, second.running() as worker, replayer.running() as replay:
@@ -105,8 +105,8 @@ def test_replayer_and_workers_work_apart_and_one_may_be_killed(kafka_url: str, t
             assert process.returncode == 0, process.stderr.read() if process.stderr else ""
 
 
-def test_a_worker_that_hangs_is_not_healthy(kafka_url: str, tmp_path: Path) -> None:
-    container = Container("worker", tmp_path / "worker", kafka_url, f"sqlite:///{tmp_path}/postgres.db")
+def test_a_worker_that_hangs_is_not_healthy(streamlens_bus_url: str, tmp_path: Path) -> None:
+    container = Container("worker", tmp_path / "worker", streamlens_bus_url, f"sqlite:///{tmp_path}/postgres.db")
     assert not container.healthy()
     with container.running() as process:
         wait_for(container.healthy, "the worker to be healthy")

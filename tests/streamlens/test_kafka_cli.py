@@ -27,15 +27,15 @@ def streamlens(*arguments: str, expected: int = 0) -> str:
     return done.stdout if expected == 0 else done.stderr
 
 
-def test_a_run_on_kafka_is_replayed_worked_and_verified(kafka_broker: str) -> None:
+def test_a_run_on_kafka_is_replayed_worked_and_verified(streamlens_broker: str) -> None:
     # Another seed than other tests on this broker have: the run's id is in the names of its topics.
     options = ("--data", str(DATA), "--speed", "max", "--limit", "500", "--seed", str(int(unique_prefix()[-6:], 16)))
-    streamlens("replay", *options, "--bus", f"kafka://{kafka_broker}", "--quiet")
+    streamlens("replay", *options, "--bus", f"kafka://{streamlens_broker}", "--quiet")
     streamlens("worker", "--until-end", "--quiet")
     status = json.loads(streamlens("status", "--json"))
-    assert status["bus"] == f"kafka://{kafka_broker}/{status['run']}"
+    assert status["bus"] == f"kafka://{streamlens_broker}/{status['run']}"
     assert "verify passed" in streamlens("verify")
-    assert json.loads(streamlens("verify", "--bus", f"kafka://{kafka_broker}", "--json"))["ok"]
+    assert json.loads(streamlens("verify", "--bus", f"kafka://{streamlens_broker}", "--json"))["ok"]
 
 
 def test_a_wrong_address_is_one_line_and_exit_code_3() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 
@@ -13,20 +12,15 @@ from streams.errors import BusError, OffsetOutOfRange, PartitionMismatch, Unknow
 from streams.murmur2 import partition_for
 from streams.records import RecordBatch, TopicPartition
 
+pytestmark = pytest.mark.streamlens_bus("memory", "sqlite", pytest.param("kafka", marks=pytest.mark.broker))
+
 T0 = TopicPartition("ratings", 0)
 T1 = TopicPartition("ratings", 1)
 
 
-@pytest.fixture(params=["memory", "sqlite", pytest.param("kafka", marks=pytest.mark.broker)])
-def bus_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    if request.param == "kafka":
-        return str(request.getfixturevalue("kafka_url"))
-    return "memory://" if request.param == "memory" else f"sqlite:///{tmp_path}/bus.db"
-
-
 @pytest.fixture
-async def bus(bus_url: str) -> AsyncIterator[Bus]:
-    async with open_bus(bus_url) as bus:
+async def bus(streamlens_bus_url: str) -> AsyncIterator[Bus]:
+    async with open_bus(streamlens_bus_url) as bus:
         await bus.create_topics(TopicSpec("ratings", 2))
         yield bus
 

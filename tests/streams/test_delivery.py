@@ -6,7 +6,7 @@ import asyncio
 import sys
 from asyncio.subprocess import PIPE
 from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from itertools import pairwise
 from pathlib import Path
@@ -27,25 +27,19 @@ from streams.errors import GroupBusy, StoreAheadOfLog
 from streams.gather import gather_batches
 from streams.ledger import Ledger
 from streams.records import RecordBatch, TopicPartition
+from streams.testing import eventually
+
+pytestmark = pytest.mark.streamlens_bus("memory", "sqlite", pytest.param("kafka", marks=pytest.mark.broker))
 
 PARTITIONS = 3
 DEADLINE_S = 20
 
 
-@pytest.fixture(params=["memory", "sqlite", pytest.param("kafka", marks=pytest.mark.broker)])
-async def bus(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Bus]:
-    url = f"memory://{tmp_path.name}-Bus" if request.param == "memory" else f"sqlite:///{tmp_path}/bus.db"
-    if request.param == "kafka":
-        url = request.getfixturevalue("kafka_url")
-    async with open_bus(url) as bus:
+@pytest.fixture
+async def bus(streamlens_bus_url: str) -> AsyncIterator[Bus]:
+    async with open_bus(streamlens_bus_url) as bus:
         await bus.create_topics(TopicSpec("ratings", PARTITIONS))
         yield bus
-
-
-async def eventually(condition: Callable[[], bool | Awaitable[bool]]) -> None:
-    async with asyncio.timeout(DEADLINE_S):
-        while not (await met if isinstance(met := condition(), Awaitable) else met):  # noqa: ASYNC110 (any condition)
-            await asyncio.sleep(0.005)
 
 
 async def has_committed(bus: Bus, offsets: Mapping[TopicPartition, int]) -> bool:
@@ -377,7 +371,7 @@ async def test_start_offsets_that_raise_stop_the_app_with_that_error(bus: Bus) -
 # -- one member, kills
 
 
-@pytest.mark.parametrize("bus", ["memory", "sqlite"], indirect=True)  # on Kafka they share the partitions
+@pytest.mark.streamlens_bus("memory", "sqlite")  # on Kafka they share the partitions
 async def test_a_second_app_of_a_group_is_refused_and_the_first_goes_on(bus: Bus) -> None:
     seen = Seen()
     async with running(app_of(bus, taking(seen))):

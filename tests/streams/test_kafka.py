@@ -21,7 +21,7 @@ from streams.murmur2 import partition_for
 from streams.records import RecordBatch, TopicPartition
 from tests.local_kafka import LocalKafka, free_ports
 
-pytestmark = pytest.mark.broker
+pytestmark = [pytest.mark.broker, pytest.mark.streamlens_bus("kafka")]
 
 T0 = TopicPartition("ratings", 0)
 T1 = TopicPartition("ratings", 1)
@@ -34,8 +34,8 @@ def settings_as_before() -> Iterator[None]:
 
 
 @pytest.fixture
-async def bus(kafka_url: str) -> AsyncIterator[KafkaBus]:
-    async with KafkaBus(kafka_url) as bus:
+async def bus(streamlens_bus_url: str) -> AsyncIterator[KafkaBus]:
+    async with KafkaBus(streamlens_bus_url) as bus:
         await bus.create_topics(TopicSpec("ratings", 2))
         yield bus
 
@@ -66,7 +66,7 @@ def values_of(batches: list[RecordBatch], tp: TopicPartition = T0) -> list[bytes
 
 
 @pytest.mark.parametrize("compression", ["none", "lz4"])
-def test_a_foreign_client_reads_what_is_published_here(kafka_broker: str, bus: KafkaBus, compression: str) -> None:
+def test_a_foreign_client_reads_what_is_published_here(streamlens_broker: str, bus: KafkaBus, compression: str) -> None:
     """Synchronous, as librdkafka is; the bus works in a loop of its own."""
     use_kafka_settings(KafkaSettings(compression=compression))
     long = b"a" * 1_000  # worth compressing
@@ -79,7 +79,7 @@ def test_a_foreign_client_reads_what_is_published_here(kafka_broker: str, bus: K
             await producer.flush()
 
     asyncio.run(publish())
-    reader = confluent_kafka.Consumer({"bootstrap.servers": kafka_broker, "group.id": wire})
+    reader = confluent_kafka.Consumer({"bootstrap.servers": streamlens_broker, "group.id": wire})
     reader.assign([confluent_kafka.TopicPartition(wire, 0, 0)])
     found = reader.consume(3, timeout=20)
     reader.close()
@@ -90,9 +90,11 @@ def test_a_foreign_client_reads_what_is_published_here(kafka_broker: str, bus: K
     ]
 
 
-async def test_a_foreign_clients_records_are_read_and_its_partitioner_agrees(kafka_broker: str, bus: KafkaBus) -> None:
+async def test_a_foreign_clients_records_are_read_and_its_partitioner_agrees(
+    streamlens_broker: str, bus: KafkaBus
+) -> None:
     writer = confluent_kafka.Producer(
-        {"bootstrap.servers": kafka_broker, "partitioner": "murmur2_random", "compression.type": "lz4"}
+        {"bootstrap.servers": streamlens_broker, "partitioner": "murmur2_random", "compression.type": "lz4"}
     )
     for user in range(20):
         writer.produce(bus.address.wire("ratings"), b"v%d" % user, key=b"%d" % user, timestamp=user + 1)
@@ -106,10 +108,10 @@ async def test_a_foreign_clients_records_are_read_and_its_partitioner_agrees(kaf
 
 
 async def test_what_a_transaction_aborts_is_never_seen_and_its_markers_are_gaps(
-    kafka_broker: str, bus: KafkaBus
+    streamlens_broker: str, bus: KafkaBus
 ) -> None:
     wire = bus.address.wire("ratings")
-    writer = confluent_kafka.Producer({"bootstrap.servers": kafka_broker, "transactional.id": wire})
+    writer = confluent_kafka.Producer({"bootstrap.servers": streamlens_broker, "transactional.id": wire})
     writer.init_transactions(20)
     for values, ends in ((b"ab", "commit"), (b"xy", "abort"), (b"c", "commit")):
         writer.begin_transaction()
@@ -133,9 +135,9 @@ async def test_what_a_transaction_aborts_is_never_seen_and_its_markers_are_gaps(
 # -- topics
 
 
-async def test_a_topic_made_anew_has_another_log_id(kafka_broker: str, bus: KafkaBus) -> None:
+async def test_a_topic_made_anew_has_another_log_id(streamlens_broker: str, bus: KafkaBus) -> None:
     before = (await bus.topics())["ratings"]
-    admin = AdminClient({"bootstrap.servers": kafka_broker})
+    admin = AdminClient({"bootstrap.servers": streamlens_broker})
     for deleted in admin.delete_topics([bus.address.wire("ratings")]).values():
         deleted.result(20)
     async with asyncio.timeout(20):
@@ -156,7 +158,7 @@ async def test_reading_and_asking_never_make_a_topic(bus: KafkaBus) -> None:
     assert set(await bus.topics()) == {"ratings"}
 
 
-async def test_a_prefix_hides_what_belongs_to_others(kafka_broker: str, bus: KafkaBus) -> None:
+async def test_a_prefix_hides_what_belongs_to_others(streamlens_broker: str, bus: KafkaBus) -> None:
     async with open_bus(f"{bus.url}-other") as other:
         await other.create_topics(TopicSpec("ratings", 3))
         async with other.producer() as producer:
@@ -170,8 +172,8 @@ async def test_a_prefix_hides_what_belongs_to_others(kafka_broker: str, bus: Kaf
         assert await consumer.fetch(timeout_s=0.2) == []
 
 
-async def test_retention_spares_the_topics_of_others(kafka_broker: str, bus: KafkaBus) -> None:
-    async with open_bus(f"kafka://{kafka_broker}") as theirs, bus.producer() as producer:
+async def test_retention_spares_the_topics_of_others(streamlens_broker: str, bus: KafkaBus) -> None:
+    async with open_bus(f"kafka://{streamlens_broker}") as theirs, bus.producer() as producer:
         await bus.create_topics(TopicSpec("metrics", 1, retention_ms=1_000))
         await (await producer.send("metrics", b"old", partition=0, timestamp_ms=1_000))
         assert await theirs.enforce_retention(now_ms=99_000) == 0
@@ -182,10 +184,10 @@ async def test_retention_spares_the_topics_of_others(kafka_broker: str, bus: Kaf
 
 
 @pytest.mark.parametrize("compression", ["none", "lz4"])
-async def test_large_sends_and_large_records_arrive_whole(kafka_url: str, compression: str) -> None:
+async def test_large_sends_and_large_records_arrive_whole(streamlens_bus_url: str, compression: str) -> None:
     use_kafka_settings(KafkaSettings(compression=compression))
     lines = [b"%0200d" % i for i in range(20_000)]
-    async with open_bus(kafka_url) as bus:
+    async with open_bus(streamlens_bus_url) as bus:
         await bus.create_topics(TopicSpec("ratings", 2))
         async with bus.producer() as producer:
             keys = b"\n".join(b"%d" % i for i in range(20_000))

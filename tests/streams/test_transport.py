@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -21,25 +21,21 @@ from streams.gather import gather_batches
 from streams.murmur2 import partition_for
 from streams.records import TopicPartition
 from streams.shared_bus import SharedBus
+from streams.testing import eventually
+
+pytestmark = pytest.mark.streamlens_bus("memory", "sqlite", pytest.param("kafka", marks=pytest.mark.broker))
 
 DEADLINE_S = 20
 
 
-@pytest.fixture(params=["memory", "sqlite", pytest.param("kafka", marks=pytest.mark.broker)])
-async def bus(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Bus]:
-    url = f"memory://{tmp_path.name}-Bus" if request.param == "memory" else f"sqlite:///{tmp_path}/run 1/bus.db"
-    if request.param == "kafka":
-        url = request.getfixturevalue("kafka_url")
+@pytest.fixture
+async def bus(streamlens_bus_url: str, tmp_path: Path) -> AsyncIterator[Bus]:
+    """A bus whose URL has what Faust's handling of URLs might change: capitals, a space."""
+    url = streamlens_bus_url.replace("memory://", "memory://Bus-").replace("/bus.db", "/run 1/bus.db")
     (tmp_path / "run 1").mkdir()
     async with open_bus(url) as bus:
         await bus.create_topics(TopicSpec("control", 3))
         yield bus
-
-
-async def eventually(condition: Callable[[], bool | Awaitable[bool]]) -> None:
-    async with asyncio.timeout(DEADLINE_S):
-        while not (await met if isinstance(met := condition(), Awaitable) else met):  # noqa: ASYNC110 (any condition)
-            await asyncio.sleep(0.005)
 
 
 @asynccontextmanager
@@ -249,7 +245,7 @@ async def test_a_bus_that_cannot_be_opened_is_reported_at_start(tmp_path: Path) 
             await app.start()
 
 
-@pytest.mark.parametrize("bus", ["memory", "sqlite"], indirect=True)  # what is left of them would be a thread
+@pytest.mark.streamlens_bus("memory", "sqlite")  # what is left of them would be a thread
 async def test_a_bus_that_fails_while_it_is_opened_is_closed_again(bus: Bus, monkeypatch: pytest.MonkeyPatch) -> None:
     shared, before = SharedBus(bus.url), set(threading.enumerate())
 
