@@ -19,6 +19,7 @@ from featurestore.features import ItemFeatures, UserFeatures
 from featurestore.quality import MIN_VALUES, PSI_SHIFTED
 from featurestore.quality_sample import SAMPLED_MOVIES, SAMPLED_USERS
 from featurestore.writer import FeatureWriter
+from streamlens import pytest_plugin
 from streamlens.settings import FreshnessSettings
 from streams.batch import decode_ratings
 from streams.bus import OffsetRange, TopicInfo, TopicSpec, open_bus
@@ -28,6 +29,7 @@ from streams.events import DAY_S, RATINGS, Rating, Tick
 from streams.records import RecordBatch, TopicPartition
 from streams.replay_options import ReplayOptions
 from streams.replayer import Replayer, plan_replay, with_drift
+from streams.retrain import RetrainRequested
 
 DOCS = Path(__file__).parent.parent / "docs"
 DAY_0 = 14_000 * DAY_S
@@ -152,7 +154,27 @@ def test_features_md_names_what_there_is() -> None:
         assert f"{value:,}" in page
 
 
+def test_the_test_shown_passes(tmp_path: Path) -> None:
+    (code,) = blocks("testing.md", "python")
+    (tmp_path / "test_shown.py").write_text(code)
+    command = [sys.executable, "-m", "pytest", "-p", "streamlens.pytest_plugin", "-k", "memory", "test_shown.py"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "1 passed" in done.stdout
+
+
+def test_the_retrain_event_shown_is_that_of_the_schema() -> None:
+    (shown,) = blocks("testing.md", "json")
+    assert msgspec.json.encode(msgspec.json.decode(shown, type=RetrainRequested)) == shown.strip().encode()
+
+
+def test_testing_md_names_every_fixture() -> None:
+    page = (DOCS / "testing.md").read_text()
+    for name in pytest_plugin.__all__:
+        assert f"| `{name}` |" in page, name
+
+
 def test_pages_link_to_pages_that_exist() -> None:
-    for page in (DOCS.parent / "README.md", *DOCS.glob("*.md")):
+    for page in (DOCS.parent / "README.md", *DOCS.rglob("*.md")):
         for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text()):
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
