@@ -22,7 +22,11 @@ async def watch(bus: Bus, limits: dict[str, float], alert: Callable[[Metric], No
         while True:
             for batch in await consumer.fetch():
                 for value in batch.values:
-                    metric = msgspec.json.decode(value, type=Metric)
+                    try:
+                        metric = msgspec.json.decode(value, type=Metric)
+                    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+                        print(f"no metric: {error}", file=sys.stderr)
+                        continue
                     quiet = clock.time() < quiet_until.get(metric.name, 0.0)
                     if metric.value > limits.get(metric.name, float("inf")) and not quiet:
                         quiet_until[metric.name] = clock.time() + COOLDOWN_S

@@ -23,7 +23,7 @@ async def consume(bus: Bus, done_file: Path, command: list[str]) -> None:
                 for value in batch.values:
                     try:
                         event = msgspec.json.decode(value, type=RetrainRequested)
-                    except msgspec.MsgspecError as error:
+                    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
                         print(f"no retrain event: {error}", file=sys.stderr)
                         continue
                     if event.id not in done:

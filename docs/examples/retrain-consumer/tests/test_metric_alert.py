@@ -9,7 +9,7 @@ from metric_alert import COOLDOWN_S, watch
 
 from streams import Bus, Metric
 from streams.clock import ManualClock
-from streams.events import METRICS
+from streams.events import METRICS, Control
 from streams.recording import RecordedStream
 from streams.testing import eventually, publish
 
@@ -43,6 +43,7 @@ async def test_it_is_told_again_after_the_cooldown_only(
         await publish(streamlens_bus, METRICS, Metric(name, value, streamlens_clock.time()))
 
     await measured("features.ratings", 151)
+    await publish(streamlens_bus, METRICS, Control("run", "stop"))  # no metric
     await measured("features.ratings", 152)
     await measured("features.lag", 1_001)
     await eventually(lambda: len(alerts) == 2)  # so what came before the lag has been seen
