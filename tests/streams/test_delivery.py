@@ -498,17 +498,23 @@ async def test_stopping_the_flow_and_resuming_it_loses_and_repeats_nothing(bus: 
 
 
 async def test_a_flow_stopped_during_a_fetch_goes_on_where_it_was(bus: Bus, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen, sought = Seen(), asyncio.Event()
+    seen, fetching, sought = Seen(), asyncio.Event(), asyncio.Event()
     async with running(app_of(bus, taking(seen), broker_commit_interval=60.0)) as app:
         await publish(bus, records=50)
         await eventually(lambda: seen.total == 50 * PARTITIONS)
-        perform_seek = app.consumer.perform_seek
+        getmany, perform_seek = app.consumer._getmany, app.consumer.perform_seek
+
+        async def fetched(**options: Any) -> Any:
+            fetching.set()
+            return await getmany(**options)
 
         async def spied() -> None:
             await perform_seek()
             sought.set()
 
+        monkeypatch.setattr(app.consumer, "_getmany", fetched)
         monkeypatch.setattr(app.consumer, "perform_seek", spied)
+        await fetching.wait()
         app.consumer.stop_flow()
         await publish(bus, records=50)
         await sought.wait()  # Faust goes back to the committed offsets: the start, in this test
