@@ -63,6 +63,7 @@ class Process:
     folder: Path
     environment: dict[str, str]
     popen: subprocess.Popen[bytes] | None = None
+    started_at: float = 0.0
     woken: bool = False
     """It was a zombie once since it was started."""
 
@@ -75,7 +76,7 @@ class Process:
 
     def start(self) -> None:
         assert self.popen is None, f"{self.folder.name} runs"
-        self.woken = False
+        self.woken, self.started_at = False, time.time()
         with self.log.open("ab") as log:
             self.popen = subprocess.Popen(
                 [sys.executable, "-m", "streamlens", *self.command, "--with-parent"],
@@ -92,6 +93,11 @@ class Process:
 
     def exit_code(self) -> int | None:
         return None if self.popen is None else self.popen.poll()
+
+    def at_work(self) -> bool:
+        """The bus has answered it since it was started."""
+        beats = self.folder.glob("var/**/*.alive")
+        return self.popen is None or any(beat.stat().st_mtime > self.started_at for beat in beats)
 
     def wait(self, limit_s: float = 60) -> int:
         assert self.popen is not None
@@ -170,6 +176,9 @@ class Cluster:
 
     def do(self, action: Action) -> None:
         match action.verb, action.whom:
+            case "stop" | "crash" | "freeze", _ if not self._at_work():
+                wait_for(self._at_work, "the start of the workers")  # who finds no broker at its start ends, rightly
+                self.do(action)
             case "stop", "broker":
                 self.kafka.stop()
             case "crash", "broker":
@@ -196,6 +205,10 @@ class Cluster:
             case _:
                 raise AssertionError(action)
 
+    def _at_work(self) -> bool:
+        self.watch()
+        return all(worker.at_work() for worker in self.workers.values())
+
     def watch(self) -> None:
         """Nobody ends by itself, but a zombie that was refused: it is started again, as a supervisor would."""
         assert self.replayer.exit_code() in (None, 0), self.replayer.said()
@@ -211,13 +224,17 @@ class Cluster:
         return worker.woken and code == 3 and FENCED in worker.said()
 
     def play(self, actions: list[Action]) -> None:
+        """In order, and no sooner after one another than the schedule says."""
         began = time.monotonic()
         for action in actions:
             while time.monotonic() < began + action.at_s:
                 self.watch()
                 time.sleep(0.05)
-            print(f"{time.monotonic() - began:6.1f} s  {action.verb} {action.whom}, {self.ratings():,} applied")
+            print(
+                f"{time.strftime('%X')}  {action.at_s:5.1f} s  {action.verb} {action.whom}, {self.ratings():,} applied"
+            )
             self.do(action)
+            began = max(began, time.monotonic() - action.at_s)
 
     def hurry(self) -> None:
         """Let the replayer publish the rest at once."""
