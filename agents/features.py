@@ -6,23 +6,28 @@ into one transaction, because most of a transaction's cost does not grow with it
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from typing import Any
 
+import structlog
 from faust.types import TP
 
 from agents.ingest import FeatureIngest
 from streams.app import BatchedApp
 from streams.bus import Bus
 from streams.delivery import batched_topic
+from streams.errors import StoreSetBack, StoreUnavailable
 from streams.events import RATINGS
 from streams.gather import gather_batches
 from streams.records import TopicPartition
 
-__all__ = ["FEATURES", "create_features_app"]
+__all__ = ["FEATURES", "create_features_app", "follow_store"]
 
 FEATURES = "features"
 """The agent's name: its Faust app id and consumer group, and its rows in the store."""
+
+log = structlog.get_logger(__name__)
 
 
 def create_features_app(
@@ -36,7 +41,8 @@ def create_features_app(
     """A Faust app with the one agent ``features``, writing through ``ingest``.
 
     On assignment it becomes the writer of its partitions and goes on from the store's applied offsets; what the group
-    committed serves lag only. ``instance_id``: the worker's own, of which there is no other at a time (Kafka).
+    committed serves lag only. So it does where the store was set back. ``instance_id``: the worker's own, of which
+    there is no other at a time (Kafka).
     """
 
     async def start_offsets(assigned: set[TP]) -> Mapping[TP, int]:
@@ -61,6 +67,27 @@ def create_features_app(
     @app.agent(batched_topic(app, RATINGS), name=FEATURES)
     async def features(stream: Any) -> None:
         async for batches in gather_batches(stream, max_records=flush_records):
-            await ingest.apply(batches)
+            try:
+                await ingest.apply(batches)
+            except StoreSetBack as error:
+                _begin_anew(app, error)
 
     return app
+
+
+async def follow_store(app: BatchedApp, ingest: FeatureIngest, *, every_s: float = 1.0) -> None:
+    """Where the store has lost what was applied, apply it again, though no record comes to show it; until cancelled."""
+    while True:
+        await asyncio.sleep(every_s)
+        try:
+            await ingest.check()
+        except StoreSetBack as error:
+            _begin_anew(app, error)
+        except StoreUnavailable:  # whoever has something to write waits for it, and says so
+            continue
+
+
+def _begin_anew(app: BatchedApp, error: StoreSetBack) -> None:
+    """Nothing is held any more: what is still on its way is not applied, and is read again after the assignment."""
+    log.warning("feature store was set back, reading the log again", error=str(error))
+    app.reassign()

@@ -133,6 +133,10 @@ class FeatureIngest:
         """Write nothing more of these partitions; returns once nothing of them is under way."""
         await self._on_thread(self.writer.release, partitions)
 
+    async def check(self) -> None:
+        """Raise StoreSetBack where the store has lost what was applied, StoreUnavailable where it is away."""
+        await self._on_thread(self.writer.check)
+
     async def outbox(self) -> list[OutboxRow]:
         """The oldest records still to be published."""
         return await self._on_thread(self.writer.outbox)

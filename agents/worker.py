@@ -11,7 +11,7 @@ from typing import Any
 
 import structlog
 
-from agents.features import FEATURES, create_features_app
+from agents.features import FEATURES, create_features_app, follow_store
 from agents.ingest import FeatureIngest
 from agents.outbox import drain_outbox, publish_outbox
 from agents.quality import QualityMonitor, publish_quality
@@ -95,6 +95,7 @@ class FeatureWorker:
                         publish_outbox(bus, self.ingest),
                         publish_metrics(bus, self.metrics),
                         publish_quality(bus, self.quality, every_s=options.quality_every_s),
+                        follow_store(app, self.ingest),
                         _enforce_retention(bus),
                     )
                 ]

@@ -23,7 +23,7 @@ from featurestore.view_settings import ViewSettings
 from featurestore.views import Views
 from streams.batch import InvalidRecord, RatingBatch
 from streams.bus import OffsetRange, TopicInfo
-from streams.errors import ConfigError, LogReplaced, StoreAheadOfLog, StoreError, WriterFenced
+from streams.errors import ConfigError, LogReplaced, StoreAheadOfLog, StoreSetBack, WriterFenced
 from streams.events import DEADLETTER
 from streams.records import TopicPartition
 
@@ -84,6 +84,7 @@ class FeatureWriter:
         self._wall_ms = wall_ms
         self._cursors: dict[int, Cursor] = {}
         self._epochs: dict[int, int] = {}
+        self._outbox_epochs: dict[int, int] = {}
         self.database = open_writer(url, self.views, catalogue or Catalogue())
         try:
             meta = dict(self.database.rows("SELECT key, value FROM meta"))
@@ -192,8 +193,9 @@ class FeatureWriter:
     def apply(self, batches: Sequence[RatingBatch]) -> AppliedBatch:
         """Apply batches in one transaction; what is already applied is skipped, and so are partitions not held.
 
-        Raises WriterFenced when another writer has taken over, StoreUnavailable when the store cannot be written for
-        now; then nothing has changed and the same call may be made again.
+        Raises WriterFenced when another writer has taken over, StoreSetBack when the store has lost what it held, and
+        StoreUnavailable when it cannot be written for now; then nothing has changed and the same call may be made
+        again.
         """
         known = self._cursors
         try:
@@ -267,7 +269,7 @@ class FeatureWriter:
                 *(self.agent, self.topic, after.partition, epoch, before.next_offset),
             )
             if moved != 1:
-                self._refuse(before, self._stored_cursor(after.partition, epoch))
+                self._refuse(self._stored_cursor(after.partition, epoch))
             moved_ids = [
                 (self.agent, self.topic, after.partition, *_source_key(source), after.last_ids[source])
                 for source in sorted(sources[after.partition])
@@ -280,15 +282,31 @@ class FeatureWriter:
                     moved_ids,
                 )
 
-    def _refuse(self, known: Cursor, stored: Cursor) -> NoReturn:
+    def _refuse(self, stored: Cursor) -> NoReturn:
         """The epoch is this writer's own, so nobody else has moved the offset."""
-        if stored.next_offset > known.next_offset:
-            raise _CommittedBefore
-        raise StoreError(
-            f"{self.database.label}: expected {self.topic}/{known.partition} applied up to offset "
-            f"{known.next_offset}, found {stored.next_offset}: the last transactions were lost in a crash of the "
-            "server, or the store was restored; start the worker again: it goes on from there"
+        self._check_not_set_back(stored.partition, stored.next_offset)
+        raise _CommittedBefore
+
+    def check(self) -> None:
+        """Raise StoreSetBack where the store holds less than this writer has applied; it may have nothing to write
+        that would show it. Partitions that another writer has taken over are no matter."""
+        rows = self.database.rows(
+            "SELECT partition, epoch, next_offset FROM applied WHERE agent = ? AND topic = ?", self.agent, self.topic
         )
+        for partition, epoch, next_offset in rows:
+            if self._epochs.get(partition) == epoch:
+                self._check_not_set_back(partition, next_offset)
+
+    def _check_not_set_back(self, partition: int, stored: int) -> None:
+        """Of one partition that was set back, others may have been: all are released, to be taken over anew."""
+        known = self._cursors[partition].next_offset
+        if stored < known:
+            self.release(self._epochs)
+            raise StoreSetBack(
+                f"{self.database.label}: expected {self.topic}/{partition} applied up to offset {known}, found "
+                f"{stored}: the last transactions were lost in a crash of the server, or the store was restored; "
+                "the log is read again from there"
+            )
 
     # The outbox
 
@@ -297,6 +315,7 @@ class FeatureWriter:
         they are large."""
         rows: list[OutboxRow] = []
         n_bytes = 0
+        self._outbox_epochs = dict(self._epochs)
         pages = self.database.pages(
             "SELECT id, partition, topic, record_key, value FROM outbox WHERE agent = ? AND partition = ANY(?)"
             " ORDER BY id LIMIT ?",
@@ -312,13 +331,20 @@ class FeatureWriter:
         return rows
 
     def published(self, rows: Iterable[OutboxRow]) -> None:
-        """Forget ``rows``, the beginning of what :meth:`outbox` gave: the bus has acknowledged them."""
-        last = {row.partition: row.id for row in rows}
+        """Forget ``rows``, the beginning of what the last :meth:`outbox` gave: the bus has acknowledged them.
+
+        Not those of partitions that were taken over since: were the store set back, others would have their ids.
+        """
+        last = {row.partition: row.id for row in rows if self._same_epoch(row.partition)}
         with self.database.transaction():
             for partition, last_id in sorted(last.items()):
                 self.database.execute(
                     "DELETE FROM outbox WHERE agent = ? AND partition = ? AND id <= ?", self.agent, partition, last_id
                 )
+
+    def _same_epoch(self, partition: int) -> bool:
+        epoch = self._epochs.get(partition)
+        return epoch is not None and epoch == self._outbox_epochs.get(partition)
 
 
 class _CommittedBefore(Exception):

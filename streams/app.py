@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from typing import Any, Protocol, cast
 
 import faust
 from faust.tables.manager import TableManager
@@ -33,6 +33,12 @@ offset. Called once or more after each assignment. What it raises stops the app.
 Revoked = Callable[[set[TP]], Awaitable[None]]
 """Told which partitions of the batched topics were taken away, after the agents are done with them and before others
 get them."""
+
+
+class _Reassigning(Protocol):
+    """What the consumers of both transports can do beside Faust's."""
+
+    def reassign(self) -> None: ...
 
 
 class _Tables(TableManager):
@@ -110,6 +116,10 @@ class BatchedApp(faust.App):
 
     def _new_producer_transport(self) -> TransportT:
         return self.transport if self._on_kafka else super()._new_producer_transport()
+
+    def reassign(self) -> None:
+        """Soon have all partitions taken away and given again, to start from ``start_offsets`` anew."""
+        cast(_Reassigning, self.consumer).reassign()
 
     @property
     def fatal(self) -> BaseException | None:

@@ -22,6 +22,7 @@ __all__ = [
     "StoreAheadOfLog",
     "StoreError",
     "StoreMissing",
+    "StoreSetBack",
     "StoreUnavailable",
     "StreamLensError",
     "UnknownTopic",
@@ -85,6 +86,11 @@ class StoreError(StreamLensError):
 
 class StoreMissing(StoreError):
     """There is no feature store yet: no worker has begun one."""
+
+
+class StoreSetBack(StoreError):
+    """The store holds less than its writer has applied: its server crashed and lost the last transactions, or it was
+    restored. The log still has them: whoever writes reads on from the store's applied offsets."""
 
 
 class StoreUnavailable(StoreError):

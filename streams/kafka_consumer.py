@@ -93,6 +93,10 @@ class KafkaConsumer:
             await self._reader.start()
             self._reader.subscribe([self._cluster.address.wire(name) for name in topics], listener=_Listener(self))
 
+    def rejoin(self) -> None:
+        """Of a member: have its partitions revoked and assigned anew, by joining the group again."""
+        self._reader._coordinator.request_rejoin()
+
     async def __aenter__(self) -> Self:
         return self
 

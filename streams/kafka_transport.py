@@ -14,7 +14,7 @@ from faust.types import TP
 from streams.delivery import BatchedDelivery
 from streams.errors import BusError
 from streams.kafka import KafkaBus
-from streams.kafka_consumer import Membership
+from streams.kafka_consumer import KafkaConsumer, Membership
 from streams.records import TopicPartition
 from streams.transport import LogConsumer
 from streams.transport import Transport as LogTransport
@@ -44,6 +44,11 @@ class GroupConsumer(LogConsumer):
         self._topics = topics
         await self._shared.refresh()
         self._reader = await bus.member(*topics, group=conf.id, membership=membership)
+
+    def reassign(self) -> None:
+        """Join the group again: if it has changed nothing else, the others do not notice."""
+        if self._reader is not None:
+            cast(KafkaConsumer, self._reader).rejoin()
 
     async def _revoked(self, revoked: set[TopicPartition]) -> None:
         try:

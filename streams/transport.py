@@ -85,6 +85,10 @@ class LogConsumer(base.Consumer):
         self.app.consumer_generation_id = self._generation
         await self.on_partitions_assigned(self.assignment(), self._generation)
 
+    def reassign(self) -> None:
+        """Start a rebalance that leaves the partitions where they are, in the background."""
+        self.add_future(self._rebalance(self._topics))
+
     async def _leave(self) -> None:
         reader, self._reader = self._reader, None
         if reader is not None:

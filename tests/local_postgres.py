@@ -31,11 +31,12 @@ class LocalPostgres:
 
     USER = "tester"
 
-    def __init__(self) -> None:
+    def __init__(self, *settings: str) -> None:
         programs = _programs()
         if programs is None:
             pytest.skip("expected pg_ctl on PATH, to stop and start PostgreSQL in the test: apt install postgresql")
         self._programs = programs
+        self._settings = settings
         self._as = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []
         self._folder = Path(tempfile.mkdtemp(prefix="streamlens-pg-"))
         if self._as:
@@ -52,6 +53,7 @@ class LocalPostgres:
         options = (
             f"-p {self._port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={self._folder} -c fsync=off"
         )
+        options = " -c ".join([options, *self._settings])
         self._run("pg_ctl", "start", "--wait", f"--log={self._folder / 'log'}", f"--options={options}")
 
     def stop(self, mode: str = "fast") -> None:

@@ -37,6 +37,7 @@ from streams.errors import (
     ConfigError,
     StoreError,
     StoreMissing,
+    StoreSetBack,
     StoreUnavailable,
     StreamLensError,
     WriterFenced,
@@ -300,15 +301,26 @@ def test_a_commit_whose_answer_was_lost_counts_once(
     assert views(postgres_url) == views(build(f"sqlite:///{tmp_path}/features.db"))
 
 
-def test_transactions_that_the_server_lost_in_a_crash_stop_the_worker(postgres_url: str) -> None:
-    """They were not yet on its disk; the next worker goes on from what was."""
-    with writer_on(postgres_url) as writer:
+def test_a_writer_notices_that_the_server_lost_transactions_in_a_crash(postgres_url: str) -> None:
+    """They were not yet on its disk. With or without something to write, it holds nothing until it has taken over."""
+    with writer_on(postgres_url) as writer, admin(postgres_url) as other:
+        assign(writer, 0, 1)
+        for notice in (lambda: writer.apply([batch_of(0, 100)]), writer.check):
+            writer.apply([batch_of(0, 0, 100)])
+            writer.check()
+            other.execute("UPDATE applied SET next_offset = 50 WHERE partition = 0")
+            with pytest.raises(StoreSetBack, match=r"up to offset 100, found 50: .* read again from there"):
+                notice()
+            assert writer.cursors == {}
+            assert assign(writer, 0, 1) == {TopicPartition("ratings", 0): 50, TopicPartition("ratings", 1): 0}
+
+
+def test_what_another_took_over_is_not_set_back(postgres_url: str) -> None:
+    with writer_on(postgres_url) as writer, admin(postgres_url) as other:
         assign(writer, 0)
         writer.apply([batch_of(0, 0, 100)])
-        with admin(postgres_url) as other:
-            other.execute("UPDATE applied SET next_offset = 50")
-        with pytest.raises(StoreError, match=r"up to offset 100, found 50: .* start the worker again"):
-            writer.apply([batch_of(0, 100)])
+        other.execute("UPDATE applied SET next_offset = 50, epoch = epoch + 1")
+        writer.check()
 
 
 # What is read

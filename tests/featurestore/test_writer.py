@@ -322,6 +322,19 @@ def test_who_still_publishes_forgotten_rows_forgets_no_newer_ones(stores: Stores
         assert [msgspec.json.decode(row.value, type=DeadLetter).offset for row in writer.outbox()] == [1]
 
 
+def test_rows_read_before_a_takeover_are_not_forgotten_after_it(stores: Stores) -> None:
+    """A server that lost its last transactions may give their ids again, to other records."""
+    with open_writer(stores.empty()) as writer:
+        assign(writer, 1)
+        writer.apply([decode_ratings(record_batch([b"{}"]))])
+        owed = writer.outbox()
+        assign(writer, 1)
+        writer.published(owed)
+        assert writer.outbox() == owed
+        writer.published(owed)
+        assert writer.outbox() == []
+
+
 def test_a_zombies_late_write_is_refused(stores: Stores) -> None:
     url = stores.empty()
     batches = [decode_ratings(record_batch([encode(Rating(1, i, 3.0, T0))], first=i)) for i in range(2)]
