@@ -49,6 +49,10 @@ _CONNECTION: dict[str, Any] = {  # unless the URL says otherwise: a server that 
     "application_name": "streamlens",
 }
 
+_WRITE = "BEGIN READ WRITE; SET LOCAL idle_in_transaction_session_timeout = '5s'"
+"""A process that is stopped (SIGSTOP, a frozen machine) within a transaction keeps its locks: without an end to that
+nobody could take its partitions over."""
+
 _SESSION = (
     # As synchronous=NORMAL on SQLite: a crash of the server may take the last transactions, never part of one.
     "SET synchronous_commit = off",
@@ -125,7 +129,7 @@ class PostgresDatabase:
     def transaction(self, *, durable: bool = False) -> Iterator[None]:
         with self.errors():
             try:
-                self._begin("BEGIN READ WRITE")
+                self._begin(_WRITE)
                 if durable:
                     self._connection.execute("SET LOCAL synchronous_commit = on")
                 yield

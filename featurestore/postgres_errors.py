@@ -20,6 +20,7 @@ _PASSING = {  # by SQLSTATE, or by its class; see PostgreSQL's manual, appendix 
     "53200": "the server is out of memory; give it more, or fewer clients",
     "53300": "too many connections; close some, or raise max_connections",
     "55P03": "locked by another process for too long; close what holds it",
+    "25P03": "the connection stood still in a transaction; was this process stopped?",
     "25006": "read-only for now; is it a standby, or in recovery?",
     "08": "the connection was lost; is PostgreSQL up?",
     "53": "the server is short of something; look into its log",

@@ -323,6 +323,23 @@ def test_what_another_took_over_is_not_set_back(postgres_url: str) -> None:
         writer.check()
 
 
+@pytest.mark.slow
+def test_who_is_stopped_within_a_transaction_is_in_nobodys_way_for_long(postgres_url: str) -> None:
+    with writer_on(postgres_url) as stopped, writer_on(postgres_url) as writer:
+        assign(stopped, 0)
+
+        def stand_still() -> None:
+            with stopped.database.transaction():
+                stopped.database.execute("UPDATE applied SET next_offset = next_offset")
+                assign(writer, 0)
+                stopped.database.execute("UPDATE applied SET next_offset = next_offset")
+
+        with pytest.raises(StoreUnavailable, match="was this process stopped"):
+            stand_still()
+        with pytest.raises(WriterFenced):
+            stopped.apply([batch_of(0)])
+
+
 # What is read
 
 
