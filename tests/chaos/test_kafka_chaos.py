@@ -108,6 +108,7 @@ class Process:
         return code
 
     def kill(self) -> None:
+        """As it is, stopped or not."""
         if self.popen is not None:
             self.popen.kill()
             self.wait()
@@ -126,6 +127,8 @@ class Cluster:
     workers: dict[str, Process] = field(default_factory=dict)
     epochs: dict[str, dict[int, int]] = field(default_factory=dict)
     """By frozen worker, those of the partitions when it was frozen."""
+    away: bool = False
+    """The broker is."""
     zombies: int = 0
     fenced: int = 0
 
@@ -180,11 +183,14 @@ class Cluster:
                 wait_for(self._at_work, "the start of the workers")  # who finds no broker at its start ends, rightly
                 self.do(action)
             case "stop", "broker":
+                self.away = True
                 self.kafka.stop()
             case "crash", "broker":
+                self.away = True
                 self.kafka.crash()
             case "start", "broker":
                 self.kafka.restart()
+                self.away = False
             case "start", name:
                 self.workers.setdefault(name, self._process(name, "worker", "--quiet")).start()
             case "kill", name:
@@ -194,7 +200,7 @@ class Cluster:
                 self.workers[name].signal(signal.SIGSTOP)
             case "thaw", name:
                 before = self.epochs.pop(name)
-                wait_for(lambda: all(row.epoch > before[row.partition] for row in self.applied()), "a takeover")
+                wait_for(lambda: self._taken_over(before), "a takeover")
                 self.zombies += 1
                 self.workers[name].woken = True
                 self.workers[name].signal(signal.SIGCONT)
@@ -204,6 +210,11 @@ class Cluster:
                 assert code == 0 or self._is_fenced_zombie(self.workers[name], code), self.workers[name].said()
             case _:
                 raise AssertionError(action)
+
+    def _taken_over(self, before: dict[int, int]) -> bool:
+        """Every partition has had another writer since."""
+        self.watch()
+        return all(row.epoch > before[row.partition] for row in self.applied())
 
     def _at_work(self) -> bool:
         self.watch()
@@ -216,9 +227,10 @@ class Cluster:
             if (code := worker.exit_code()) is None:
                 continue
             assert self._is_fenced_zombie(worker, code), f"{name} ended with exit code {code}: {worker.said()}"
-            self.fenced += 1
-            worker.wait()
-            worker.start()
+            if not self.away:
+                self.fenced += 1
+                worker.wait()
+                worker.start()
 
     def _is_fenced_zombie(self, worker: Process, code: int) -> bool:
         return worker.woken and code == 3 and FENCED in worker.said()
