@@ -84,7 +84,6 @@ class FeatureWriter:
         self._wall_ms = wall_ms
         self._cursors: dict[int, Cursor] = {}
         self._epochs: dict[int, int] = {}
-        self._outbox_epochs: dict[int, int] = {}
         self.database = open_writer(url, self.views, catalogue or Catalogue())
         try:
             meta = dict(self.database.rows("SELECT key, value FROM meta"))
@@ -315,7 +314,6 @@ class FeatureWriter:
         they are large."""
         rows: list[OutboxRow] = []
         n_bytes = 0
-        self._outbox_epochs = dict(self._epochs)
         pages = self.database.pages(
             "SELECT id, partition, topic, record_key, value FROM outbox WHERE agent = ? AND partition = ANY(?)"
             " ORDER BY id LIMIT ?",
@@ -331,20 +329,15 @@ class FeatureWriter:
         return rows
 
     def published(self, rows: Iterable[OutboxRow]) -> None:
-        """Forget ``rows``, the beginning of what the last :meth:`outbox` gave: the bus has acknowledged them.
+        """Forget ``rows``, which :meth:`outbox` gave: the bus has acknowledged them.
 
-        Not those of partitions that were taken over since: were the store set back, others would have their ids.
+        A server that lost its last transactions gives their ids again: only rows of the same records are forgotten.
         """
-        last = {row.partition: row.id for row in rows if self._same_epoch(row.partition)}
         with self.database.transaction():
-            for partition, last_id in sorted(last.items()):
-                self.database.execute(
-                    "DELETE FROM outbox WHERE agent = ? AND partition = ? AND id <= ?", self.agent, partition, last_id
-                )
-
-    def _same_epoch(self, partition: int) -> bool:
-        epoch = self._epochs.get(partition)
-        return epoch is not None and epoch == self._outbox_epochs.get(partition)
+            self.database.execute_many(
+                "DELETE FROM outbox WHERE agent = ? AND id = ? AND record_key = ?",
+                [(self.agent, row.id, row.key) for row in rows],
+            )
 
 
 class _CommittedBefore(Exception):
