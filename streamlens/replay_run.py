@@ -54,15 +54,22 @@ class PreparedReplay:
         return ", ".join([f"run {self.run.run_id}: {self.dataset.name}", parts, *self.options.drift])
 
     async def replay(
-        self, stopping: asyncio.Event, on_progress: Callable[[ReplayProgress], None] | None = None
+        self,
+        stopping: asyncio.Event,
+        on_progress: Callable[[ReplayProgress], None] | None = None,
+        *,
+        append: bool = False,
     ) -> ReplaySummary:
-        """Publish until done or until ``stopping`` is set. Raises ConfigError while another process replays the run."""
+        """Publish until done or until ``stopping`` is set. Raises ConfigError while another process replays the run,
+        and where the bus holds another run, unless it is to ``append``."""
         with self.run.claim("replayer"):
             truth = self.ground_truth
             if truth is not None and not (self.run.path / GROUND_TRUTH).exists():
                 self.run.write(GROUND_TRUTH, truth.encode())
             async with open_bus(self.run.bus_url) as bus:
-                replayer = Replayer(self.dataset, bus, self.options, run_id=self.run.run_id, on_progress=on_progress)
+                replayer = Replayer(
+                    self.dataset, bus, self.options, run_id=self.run.run_id, on_progress=on_progress, append=append
+                )
                 waiting = asyncio.create_task(_stop_when(stopping, replayer))
                 try:
                     summary = await replayer.replay()

@@ -126,7 +126,10 @@ class ReplaySummary:
 
 
 class Replayer:
-    """Publishes one run: ``run_id`` is the ``source`` of all its records. ``on_progress``: ten times a second."""
+    """Publishes one run: ``run_id`` is the ``source`` of all its records. ``on_progress``: ten times a second.
+
+    append: also where the log holds another run, which time goes back behind.
+    """
 
     def __init__(
         self,
@@ -137,11 +140,13 @@ class Replayer:
         run_id: str,
         clock: Clock | None = None,
         on_progress: Callable[[ReplayProgress], None] | None = None,
+        append: bool = False,
     ) -> None:
         self._dataset = with_drift(dataset, options)
         self._bus = bus
         self._options = options
         self._run_id = run_id
+        self._append = append
         self._clock = clock or SystemClock()
         self.plan = plan_replay(self._dataset, options)
         self._arrival, self._pace_per_unit = self._choose_arrival()
@@ -165,13 +170,14 @@ class Replayer:
     async def replay(self) -> ReplaySummary:
         """Publish what the log does not hold yet, and wait until it is durable.
 
-        Raises PartitionMismatch where ``ratings`` exists with another partition count, and BusError where the log
+        Raises PartitionMismatch where ``ratings`` exists with another partition count, ConfigError where it holds
+        another run, and BusError where the log
         takes no more; what was published then is a prefix of each partition, and another replay goes on from it.
         """
         began = self._clock.monotonic()
         await self._bus.create_topics(*run_topics(self._options.partitions))
         async with self._bus.producer() as producer, self._listening(producer):
-            tails = await own_tails(self._bus, RATINGS, self._run_id)
+            tails = await own_tails(self._bus, RATINGS, self._run_id, beside_runs=self._append)
             start = min(tail.ordinal for tail in tails)
             self._playback.start_at(start, self._dataset.timestamp_at(start - 1) if start else None)
             publisher = RatingsPublisher(producer, self._run_id, tails)

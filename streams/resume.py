@@ -12,7 +12,7 @@ from typing import NamedTuple
 import msgspec
 
 from streams.bus import Bus, Consumer
-from streams.errors import BusUnavailable
+from streams.errors import BusUnavailable, ConfigError
 from streams.events import RatingsRecord, Tick
 from streams.records import TopicPartition
 
@@ -46,25 +46,39 @@ NOTHING = PartitionTail(0, -1, False)
 """Of a partition that holds no record of the source."""
 
 
-async def own_tails(bus: Bus, topic: str, source: str) -> list[PartitionTail]:
+async def own_tails(bus: Bus, topic: str, source: str, *, beside_runs: bool = False) -> list[PartitionTail]:
     """The tail of ``source`` on each partition of ``topic``, by partition number.
 
     Reads back from the high-water mark in growing windows: one small read where nobody else published since.
+    Raises ConfigError, unless ``beside_runs``, at a tick of another run: two runs on one log would take turns in time,
+    and most of one would count as late. Ratings of others, which tell no time, are no run.
     """
     ranges = await bus.offsets(topic)
     async with await bus.consumer(topic) as consumer:
-        return [
-            await _own_tail(consumer, tp, ranges[tp].start, ranges[tp].end, source)
-            for tp in sorted(ranges, key=lambda tp: tp.partition)
-        ]
+        try:
+            return [
+                await _own_tail(consumer, tp, ranges[tp].start, ranges[tp].end, source, beside_runs)
+                for tp in sorted(ranges, key=lambda tp: tp.partition)
+            ]
+        except _OtherRun as other:
+            raise ConfigError(
+                f"bus {bus.url}: expected no run but {source} in topic {topic}, found run {other}; name another bus or "
+                "another prefix (--bus kafka://HOST:PORT/PREFIX), or add --append to publish behind it"
+            ) from None
 
 
-async def _own_tail(consumer: Consumer, tp: TopicPartition, start: int, end: int, source: str) -> PartitionTail:
+class _OtherRun(Exception):
+    """There is a tick of another source."""
+
+
+async def _own_tail(
+    consumer: Consumer, tp: TopicPartition, start: int, end: int, source: str, beside_runs: bool
+) -> PartitionTail:
     window = _FIRST_WINDOW
     while end > start:
         begin = max(start, end - window)
         for value in reversed(await _values(consumer, tp, begin, end)):
-            tail = _tail(value, source)
+            tail = _tail(value, source, beside_runs)
             if tail is not None:
                 return tail
         end, window = begin, min(window * 4, _LAST_WINDOW)
@@ -89,13 +103,15 @@ async def _values(consumer: Consumer, tp: TopicPartition, begin: int, end: int) 
     return values
 
 
-def _tail(value: bytes, source: str) -> PartitionTail | None:
+def _tail(value: bytes, source: str, beside_runs: bool) -> PartitionTail | None:
     """What a record says of its source's progress; None if it is another source's or no record at all."""
     try:
         record = _decoder.decode(value)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return _malformed_tail(value, source)
     if record.source != source or record.event_id is None:
+        if record.type == "tick" and not beside_runs:
+            raise _OtherRun(record.source or "of no name")
         return None
     event_time = record.event_time if record.type == "tick" else -1
     return PartitionTail(record.event_id, event_time, record.end_of_run)

@@ -44,6 +44,7 @@ def replay(
     drift: Annotated[list[str] | None, _Option("--drift", metavar="KIND@WEEK:STRENGTH", help=_DRIFT)] = None,
     partitions: Annotated[int | None, _Option("--partitions", help="Of a new run; fixed for its life.")] = None,
     new_run: Annotated[bool, _Option("--new-run", help="Begin another run, whatever there is.")] = False,
+    append: Annotated[bool, _Option("--append", help="Also behind another run on the same bus and prefix.")] = False,
     run: Annotated[str | None, _Option("--run", metavar="ID", help="Go on with this run, as it was asked for.")] = None,
     bus: options.Bus = None,
     store: options.Store = None,
@@ -86,7 +87,7 @@ def replay(
             _refuse_beside_run({**beside, "new-run": new_run or None})
             prepared = continue_run(settings, run)
         typer.echo(prepared.describe(), err=True)
-        summary = run_until_signal(lambda stopping: _replay(prepared, stopping, quiet), with_parent=with_parent)
+        summary = run_until_signal(lambda stopping: _replay(prepared, stopping, quiet, append), with_parent=with_parent)
         _print_summary(summary)
 
 
@@ -98,7 +99,7 @@ def _refuse_beside_run(flags: dict[str, object]) -> None:
             raise ConfigError(f"--run: goes on with a run as it was asked for, found --{name} beside it; leave one out")
 
 
-async def _replay(prepared: PreparedReplay, stopping: asyncio.Event, quiet: bool) -> ReplaySummary:
+async def _replay(prepared: PreparedReplay, stopping: asyncio.Event, quiet: bool, append: bool) -> ReplaySummary:
     from streamlens.heartbeat import Heartbeat
 
     heartbeat = Heartbeat(prepared.run.path, "replayer")
@@ -108,7 +109,7 @@ async def _replay(prepared: PreparedReplay, stopping: asyncio.Event, quiet: bool
             heartbeat.beat()  # also while paused, but not while the bus takes nothing
             show(at)
 
-        return await prepared.replay(stopping, on_progress)
+        return await prepared.replay(stopping, on_progress, append=append)
 
 
 def _print_summary(summary: ReplaySummary) -> None:

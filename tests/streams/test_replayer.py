@@ -125,8 +125,10 @@ async def replay(
     *,
     clock: Clock | None = None,
     run_id: str = RUN,
+    append: bool = False,
 ) -> ReplaySummary:
-    return await Replayer(dataset, bus, options, run_id=run_id, clock=clock or ManualClock(autojump=True)).replay()
+    clock = clock or ManualClock(autojump=True)
+    return await Replayer(dataset, bus, options, run_id=run_id, clock=clock, append=append).replay()
 
 
 async def log_of(bus: Bus, topic: str = RATINGS, *, heartbeats: bool = True) -> list[list[bytes]]:
@@ -538,7 +540,7 @@ async def test_what_was_asked_before_the_replay_began_is_over() -> None:
         await replay(bus, dataset, run_id="earlier")
         async with bus.producer() as producer:
             await producer.send(CONTROL, msgspec.json.encode(Control("*", "stop")))
-        assert (await replay(bus, dataset)).completed
+        assert (await replay(bus, dataset, append=True)).completed
 
 
 class AskingBus(WatchedBus):
