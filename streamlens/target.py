@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from featurestore.catalogue import Catalogue
+from featurestore.database import open_reader, store_label
 from streamlens.settings import Settings, load_settings
 from streamlens.waiting import NothingYet
 from streams.bus import Bus, open_bus
 from streams.dataset import open_dataset, open_movies
-from streams.errors import DataError
+from streams.errors import ConfigError, DataError, StoreMissing
 from streams.postgres_url import store_url_of_run
 from streams.replay_options import parse_start
 from streams.run import RunFolder, bus_url_of_run, current_run, open_run
@@ -87,17 +88,28 @@ class Target:
             )
         return open_bus(url)
 
-    def catalogue(self) -> Catalogue | None:
-        """The movies of the data; None where nothing names any, or that of the run is no longer there.
+    def catalogue(self, *, new_store: bool = False) -> Catalogue | None:
+        """The movies of the data; None where it is not known or no longer there, but a store is, which has its own.
 
-        Raises DataError for data that settings name and that is not there: a store would be without movies for good.
+        new_store: it is about to be built anew. One that was built without movies would be without them for good:
+        raises NothingYet where nothing names the data, DataError where it is not there.
         """
         try:
-            return Catalogue(open_movies(self.data).values()) if self.data else None
-        except DataError:
+            if self.data:
+                return Catalogue(open_movies(self.data).values())
+            missing: ConfigError | DataError = NothingYet(
+                f"store {store_label(self.store_url)}: expected a run in {self.settings.var}, or the data that is "
+                "replayed, to know the movies by, found neither; set STREAMLENS_REPLAY_DATA to what the replayer has",
+                f"a run in {self.settings.var}, or a store at {store_label(self.store_url)}; on a machine without the "
+                "run set STREAMLENS_REPLAY_DATA to what the replayer has",
+            )
+        except DataError as error:
             if self.run is None:
                 raise
-            return None
+            missing = error
+        if new_store or not _is_there(self.store_url):
+            raise missing
+        return None
 
     def training_end(self) -> int | None:
         """Event time at which the training part of the data ends; None where nothing says so. Raises DataError."""
@@ -107,6 +119,14 @@ class Target:
             return None
         wanted = self.settings.replay
         return split_at_week(open_dataset(self.data), week=wanted.week, start=parse_start(wanted.start)).cutoff
+
+
+def _is_there(store_url: str) -> bool:
+    try:
+        open_reader(store_url).close()
+    except StoreMissing:
+        return False
+    return True
 
 
 def find_target(run_id: str | None, *, bus: str | None = None, store: str | None = None) -> Target:

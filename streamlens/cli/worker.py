@@ -15,6 +15,7 @@ from streamlens.signals import run_until_signal
 
 if TYPE_CHECKING:
     from agents.worker import FeatureWorker, WorkerOptions
+    from featurestore.catalogue import Catalogue
     from streamlens.heartbeat import Heartbeat
     from streamlens.target import Target
 
@@ -64,6 +65,8 @@ async def _find_work(run: str | None, bus: str | None, store: str | None) -> Tar
     target = options.find_target(run, bus=bus, store=store)
     async with target.open_bus():
         pass  # a worker that came before its run leaves nothing behind
+    if target.data is None:
+        target.catalogue()  # nor a store without movies
     demo = holder(target.folder, "demo") if target.folder and not run else None
     if demo is not None:
         found = f"run {target.run_id}: the demo, process {demo}, has a worker of its own"
@@ -79,13 +82,14 @@ async def _work(target: Target, stopping: asyncio.Event, until_end: bool, rebuil
     from streams.membership import instance_id
 
     configure_logs(target.settings.log)
+    catalogue = target.catalogue(new_store=rebuild)
     if rebuild:
         _forget_store(target)
     with ExitStack() as held:
         if target.folder:
             held.enter_context(announced(target.folder, "worker"))
         own_id = held.enter_context(instance_id(_members_folder(target))) if _on_kafka(target) else None
-        features = FeatureWorker(_worker_options(target, own_id))
+        features = FeatureWorker(_worker_options(target, catalogue, own_id))
         heartbeat = Heartbeat(target.folder or target.settings.var, "worker")
         watching = asyncio.create_task(_watch(features, heartbeat, stopping, until_end, quiet))
         try:
@@ -104,7 +108,7 @@ def _members_folder(target: Target) -> Path:
     return (target.folder or target.settings.var) / "members"
 
 
-def _worker_options(target: Target, own_id: str | None) -> WorkerOptions:
+def _worker_options(target: Target, catalogue: Catalogue | None, own_id: str | None) -> WorkerOptions:
     from agents.worker import WorkerOptions
     from featurestore.view_settings import ViewSettings
 
@@ -120,7 +124,7 @@ def _worker_options(target: Target, own_id: str | None) -> WorkerOptions:
             popularity_half_life_days=wanted.popularity_half_life_days,
             taste_half_life_days=wanted.taste_half_life_days,
         ),
-        catalogue=target.catalogue(),
+        catalogue=catalogue,
         flush_records=wanted.flush_records,
         linger_s=wanted.linger_ms / 1_000,
         training_end=target.training_end(),

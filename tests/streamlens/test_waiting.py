@@ -69,6 +69,27 @@ def test_worker_and_tail_may_be_started_before_the_replay(capsys: pytest.Capture
     assert json.loads(capsys.readouterr().out)["features"]["ratings"] == 3_000
 
 
+def test_a_worker_that_is_told_bus_and_store_only_begins_no_store_without_movies(
+    workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its next start, with the run, would refuse such a store."""
+    where = ["--bus", f"sqlite:///{workplace / 'bus.db'}", "--store", f"sqlite:///{workplace / 'features.db'}"]
+
+    async def make_bus() -> None:
+        async with open_bus(where[1]) as bus:
+            await bus.topics()
+
+    asyncio.run(make_bus())
+    with waiting("worker", "--until-end", *where) as worker:
+        assert not (workplace / "features.db").exists()
+        assert run([*REPLAY, *where]) == 0
+        end_of(worker)
+    assert run(["worker", "--until-end", "--quiet"]) == 0
+    capsys.readouterr()
+    assert run(["features", "top", "--window", "all", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["movies"][0]["title"]
+
+
 def test_tail_waits_for_a_topic_that_a_run_makes(workplace: Path) -> None:
     url = f"sqlite:///{workplace / 'bus.db'}"
 
