@@ -19,11 +19,11 @@ from streams.delivery import batched_topic
 from streams.events import RATINGS
 
 
-async def main(bus_url: str, store_url: str, run_id: str) -> None:
+async def main(bus_url: str, store_url: str, run_id: str, instance_id: str | None = None) -> None:
     ingest = FeatureIngest(FeatureWriter(store_url, agent=FEATURES, topic=RATINGS, run_id=run_id))
     async with open_bus(bus_url) as bus:
         await ingest.assign((await bus.topics())[RATINGS], await bus.offsets(RATINGS))
-        app = BatchedApp(FEATURES, broker=bus_url, broker_commit_interval=0.05)
+        app = BatchedApp(FEATURES, broker=bus_url, broker_commit_interval=0.05, consumer_group_instance_id=instance_id)
 
         @app.agent(batched_topic(app, RATINGS))
         async def features(stream: Any) -> None:

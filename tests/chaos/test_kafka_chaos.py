@@ -28,7 +28,7 @@ from streams.drift import read_ground_truth
 from streams.errors import StoreError
 from streams.events import CONTROL, RATINGS, Control
 from streams.replay_options import ReplayOptions
-from streams.replayer import with_drift
+from streams.replayer import Replayer, with_drift
 from streams.run import RunFolder, current_run
 from tests.chaos.schedule import FIRST_WORKERS, Action, schedule
 from tests.local_kafka import LocalKafka
@@ -352,3 +352,47 @@ def test_through_chaos_every_rating_counts_once(cluster: Cluster) -> None:
     assert sum(row.invalid for row in rows) == len(malformed) == truth["malformed"] > 0
     assert cluster.dead_ids() == malformed
     assert cluster.zombies > 0
+
+
+async def test_a_worker_that_commits_on_delivery_is_found_out_on_kafka(kafka_url: str, tmp_path: Path) -> None:
+    """The control: the same checks find what such a worker loses."""
+    store_url = f"sqlite:///{tmp_path}/features.db"
+    command = (sys.executable, str(Path(__file__).with_name("commits_on_delivery.py")))
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+
+    def applied() -> int:
+        try:
+            with FeatureReader(store_url) as reader:
+                return sum(row.ratings for row in reader.applied())
+        except StoreError:
+            return 0
+
+    async def until(condition: Callable[[], bool]) -> None:
+        async with asyncio.timeout(PATIENCE_S):
+            while not condition():  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+
+    async with open_bus(kafka_url) as bus:
+        options = ReplayOptions(start=START, week=1, rate=300, arrival="poisson", limit=6_000)
+        replayer = Replayer(open_dataset("synthetic:ratings=20000"), bus, options, run_id="control")
+        replaying = asyncio.create_task(replayer.replay())
+        while RATINGS not in await bus.topics():  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+        for kills_left in reversed(range(4)):
+            before = applied()
+            arguments = (kafka_url, store_url, "control", "control-1")
+            worker = await asyncio.create_subprocess_exec(*command, *arguments, env=environment)
+            try:
+                if kills_left:
+                    await until(lambda before=before: applied() > before)  # type: ignore[misc]
+                else:
+                    await replaying
+                    ends = {tp: held.end for tp, held in (await bus.offsets(RATINGS)).items()}
+                    async with asyncio.timeout(PATIENCE_S):
+                        while await bus.committed("features") != ends:  # noqa: ASYNC110
+                            await asyncio.sleep(0.1)
+            finally:
+                worker.kill()
+                await worker.wait()
+        report = await verify(bus, store_url)
+    assert not report.ok, "committed == high water, and nothing says that events were lost"
