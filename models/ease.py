@@ -2,10 +2,14 @@
 
 Steck, "Embarrassingly Shallow Autoencoders for Sparse Data", WWW 2019. With X the users x movies matrix of zeros and
 ones, G = X'X + l2 I and P = inv(G), the weights are B = -P / diag(P), of zero diagonal; a user's scores are x B.
+
+With fewer users than movies there is a shorter way to the same scores (Woodbury): P = (I - F'F) / l2, where F is users
+x movies and F'F = X' inv(X X' + l2 I) X. Then F is kept in place of B, and x B is two thin products.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -26,10 +30,12 @@ class Ease(Recommender):
 
     l2: the ridge, in ratings. top_weights: keep so many of each movie's weights, the largest by magnitude, or all where
     it is 0; with 200 a model of 30,000 movies takes 48 MB, with all of them 3.6 GB.
-    Fitting takes O(movies^3) time and O(movies^2) memory.
+    Fitting takes O(movies^3) time and O(movies^2) memory; with all weights and fewer users than movies,
+    O(users^2 movies) and O(users movies).
     """
 
     name: ClassVar[str] = "ease"
+    _weights: Float32s | _Factors | sparse.csr_matrix
 
     def __init__(self, *, l2: float = 300.0, top_weights: int = 0, seed: int = 0) -> None:
         if l2 <= 0:
@@ -42,12 +48,10 @@ class Ease(Recommender):
         self._rated = np.unique(data.column)  # a movie that nobody rated has no weights
         ones, column = np.ones(len(data.row)), np.searchsorted(self._rated, data.column)
         x = sparse.csr_matrix((ones, (data.row, column)), (data.n_users, len(self._rated)))
-        gram = np.asfortranarray((x.T @ x).toarray())
-        gram[np.diag_indices_from(gram)] += self.l2
-        factor, _ = linalg.lapack.dpotrf(gram, lower=1, overwrite_a=1)
-        inverse, _ = linalg.lapack.dpotri(factor, lower=1, overwrite_c=1)
-        lower = np.tril(inverse, -1)
-        weights = (-(lower + lower.T) / np.diag(inverse)).astype(np.float32)
+        if data.n_users < len(self._rated) and not self.top_weights:
+            self._weights = _factors(x, self.l2)
+            return
+        weights = _weights(x, self.l2)
         self._weights = _largest(weights, self.top_weights) if self.top_weights else weights
 
     def _score(self, histories: Histories) -> Float32s:
@@ -56,24 +60,61 @@ class Ease(Recommender):
         rated = (self._rated[at] == histories.movie_id).astype(np.float32)
         x = sparse.csr_matrix((rated, at, histories.start), (len(histories), len(self._rated)))
         scores = np.full((len(histories), len(self.movie_ids)), _UNRATED, np.float32)
-        product = x @ self._weights
+        product = self._weights.scores(x) if isinstance(self._weights, _Factors) else x @ self._weights
         scores[:, self._rated] = product.toarray() if sparse.issparse(product) else product
         return scores
 
     def _arrays(self) -> dict[str, npt.NDArray[Any]]:
         if isinstance(self._weights, np.ndarray):
             return {"rated": self._rated, "weights": self._weights}
+        if isinstance(self._weights, _Factors):
+            return {"rated": self._rated, "factor": self._weights.factor, "diagonal": self._weights.diagonal}
         kept = self._weights
         return {"rated": self._rated, "data": kept.data, "indices": kept.indices, "indptr": kept.indptr}
 
     def _restore(self, arrays: dict[str, npt.NDArray[Any]]) -> None:
         self._rated = arrays["rated"]
         shape = (len(self._rated), len(self._rated))
-        self._weights = (
-            arrays["weights"]
-            if "weights" in arrays
-            else sparse.csr_matrix((arrays["data"], arrays["indices"], arrays["indptr"]), shape)
-        )
+        if "weights" in arrays:
+            self._weights = arrays["weights"]
+        elif "factor" in arrays:
+            self._weights = _Factors(arrays["factor"], arrays["diagonal"])
+        else:
+            self._weights = sparse.csr_matrix((arrays["data"], arrays["indices"], arrays["indptr"]), shape)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Factors:
+    """P = (I - factor' factor) / l2. diagonal: 1 - its column sums of squares, so that of P times l2."""
+
+    factor: Float32s
+    diagonal: Float32s
+
+    def scores(self, x: sparse.csr_matrix) -> Float32s:
+        """x B, dense."""
+        product: Float32s = (x @ self.factor.T) @ self.factor
+        product /= self.diagonal
+        row = np.repeat(np.arange(x.shape[0]), np.diff(x.indptr))
+        rated, at = x.data != 0, x.indices
+        product[row[rated], at[rated]] += 1.0 - 1.0 / self.diagonal[at[rated]]
+        return product
+
+
+def _factors(x: sparse.csr_matrix, l2: float) -> _Factors:
+    kernel = (x @ x.T).toarray()
+    kernel[np.diag_indices_from(kernel)] += l2
+    factor = linalg.solve_triangular(linalg.cholesky(kernel, lower=True), x.toarray(), lower=True)
+    return _Factors(factor.astype(np.float32), (1.0 - (factor**2).sum(axis=0)).astype(np.float32))
+
+
+def _weights(x: sparse.csr_matrix, l2: float) -> Float32s:
+    gram = np.asfortranarray((x.T @ x).toarray())
+    gram[np.diag_indices_from(gram)] += l2
+    factor, _ = linalg.lapack.dpotrf(gram, lower=1, overwrite_a=1)
+    inverse, _ = linalg.lapack.dpotri(factor, lower=1, overwrite_c=1)
+    lower = np.tril(inverse, -1)
+    weights: Float32s = (-(lower + lower.T) / np.diag(inverse)).astype(np.float32)
+    return weights
 
 
 def _largest(weights: Float32s, keep: int) -> sparse.csr_matrix:
