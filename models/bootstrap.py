@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from models.metrics import Floats
 from models.ranking import NO_MOVIE
@@ -39,7 +38,7 @@ def ratio_interval(
     seed: int = 0,
     level: float = 0.95,
     draws: int = DRAWS,
-    transform: Callable[[Floats], Floats] | None = None,
+    transform: Callable[[Floats], Floats] = np.asarray,
 ) -> Interval:
     """Of ``transform(sum(numerator) / sum(denominator))`` over users: percentiles of ``draws`` resamples.
 
@@ -49,23 +48,30 @@ def ratio_interval(
     >>> interval.value, interval.low < 0.75 < interval.high
     (0.75, True)
     """
-    total = denominator.sum()
-    if not total:
+    if not denominator.sum():
         return Interval(np.nan, np.nan, np.nan)
-    shape = transform or (lambda ratio: ratio)
-    drawn = shape(_ratios(np.stack([numerator, denominator]), seed, draws))
-    value = shape(np.array([numerator.sum() / total]))[0]
-    return Interval(float(value), *_percentiles(drawn, level))
+    value, drawn = (transform(ratio) for ratio in _ratios(numerator, denominator, seed, draws))
+    return Interval(float(value[0]), *_percentiles(drawn, level))
 
 
 def paired_difference(
-    numerator: Floats, other: Floats, denominator: Floats, *, seed: int = 0, level: float = 0.95, draws: int = DRAWS
+    ours: tuple[Floats, Floats],
+    theirs: tuple[Floats, Floats],
+    *,
+    seed: int = 0,
+    level: float = 0.95,
+    draws: int = DRAWS,
+    transform: Callable[[Floats], Floats] = np.asarray,
 ) -> Interval:
-    """Of ``sum(numerator) - sum(other)`` over ``sum(denominator)``: both models on the same users in each draw.
+    """Of our ratio less theirs, each as (numerator, denominator) over the same users, who are drawn for both at once.
 
     Users who are easy or hard are so for both, so this interval is narrower than the difference of two intervals.
     """
-    return ratio_interval(numerator - other, denominator, seed=seed, level=level, draws=draws)
+    if not (ours[1].sum() and theirs[1].sum()):
+        return Interval(np.nan, np.nan, np.nan)
+    (our_value, our_drawn), (their_value, their_drawn) = (_ratios(*sums, seed, draws) for sums in (ours, theirs))
+    value = transform(our_value) - transform(their_value)
+    return Interval(float(value[0]), *_percentiles(transform(our_drawn) - transform(their_drawn), level))
 
 
 def coverage_interval(
@@ -94,12 +100,12 @@ def coverage_interval(
     return Interval(value, max(low, 0.0), min(high, 1.0))
 
 
-def _ratios(sums: npt.NDArray[np.float64], seed: int, draws: int) -> Floats:
-    """The ratio of each draw; draws in which the denominator is 0 are left out."""
-    drawn = np.concatenate([weights @ sums.T for weights in _weights(sums.shape[1], seed, draws)])
-    drawn = drawn[drawn[:, 1] > 0]
-    ratios: Floats = drawn[:, 0] / drawn[:, 1]
-    return ratios
+def _ratios(numerator: Floats, denominator: Floats, seed: int, draws: int) -> tuple[Floats, Floats]:
+    """The ratio over all users (1,) and of each draw (draws,); NaN where the denominator is 0."""
+    sums = np.stack([numerator, denominator], axis=1)
+    drawn = np.concatenate([weights @ sums for weights in _weights(len(sums), seed, draws)])
+    drawn[drawn[:, 1] == 0] = np.nan
+    return numerator.sum(keepdims=True) / denominator.sum(), drawn[:, 0] / drawn[:, 1]
 
 
 def _weights(n: int, seed: int, draws: int) -> Iterator[Floats]:
@@ -113,5 +119,5 @@ def _weights(n: int, seed: int, draws: int) -> Iterator[Floats]:
 
 
 def _percentiles(drawn: Floats, level: float) -> tuple[float, float]:
-    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
+    low, high = np.nanquantile(drawn, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)

@@ -60,7 +60,7 @@ class Ease(Recommender):
         rated = (self._rated[at] == histories.movie_id).astype(np.float32)
         x = sparse.csr_matrix((rated, at, histories.start), (len(histories), len(self._rated)))
         scores = np.full((len(histories), len(self.movie_ids)), _UNRATED, np.float32)
-        product = self._weights.scores(x) if isinstance(self._weights, _Factors) else x @ self._weights
+        product: Any = self._weights.scores(x) if isinstance(self._weights, _Factors) else x @ self._weights
         scores[:, self._rated] = product.toarray() if sparse.issparse(product) else product
         return scores
 

@@ -56,7 +56,7 @@ def test_two_models_on_the_same_users_are_told_apart_where_their_intervals_overl
     ours, theirs = ease_of_user + 0.01 + 0.01 * random.random(200), ease_of_user
     one, other = ratio_interval(ours, np.ones(200)), ratio_interval(theirs, np.ones(200))
     assert one.low < other.high
-    assert paired_difference(ours, theirs, np.ones(200)).low > 0
+    assert paired_difference((ours, np.ones(200)), (theirs, np.ones(200))).low > 0
 
 
 def test_coverage_lies_within_its_interval() -> None:
