@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from streams.records import Int64s
 
-__all__ = ["DEFAULT_DATASET", "Dataset", "Movie", "Ratings", "open_dataset", "open_movies"]
+__all__ = ["DEFAULT_DATASET", "Dataset", "Movie", "Ratings", "open_dataset", "open_movies", "open_user_groups"]
 
 DEFAULT_DATASET = "ml-latest-small"
 """The ratings that come with a checkout; they are no part of wheel or image."""
@@ -136,6 +136,15 @@ def open_movies(name: str = DEFAULT_DATASET) -> dict[int, Movie]:
     from streams.movielens import read_movies
 
     return read_movies(_folder(name))
+
+
+def open_user_groups(name: str = DEFAULT_DATASET) -> dict[int, str]:
+    """The demographic group of each user of ``open_dataset(name)``; empty for all but MovieLens 1M and 100K."""
+    if name.partition(":")[0] == "synthetic":
+        return {}
+    from streams.movielens import read_user_groups
+
+    return read_user_groups(_folder(name))
 
 
 def _folder(name: str) -> Path:
