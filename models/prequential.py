@@ -19,7 +19,7 @@ from models.evaluation import Evaluation, UserSums, measured, sums_of_lists, sum
 from models.interactions import Float32s, Interactions
 from models.rankers import ByHistory, OracleRanker, Ranker
 from models.ranking import NO_MOVIE
-from models.recommender import Recommender
+from models.recommender import OnEpoch, Recommender
 from models.side_features import SideFeatures
 from models.slates import LIKED_STARS, OUTCOME_S, SLATE_SIZE, Sessions, clicked_slates, find_sessions
 from models.splits import known_by
@@ -28,7 +28,7 @@ from streams.errors import DataError
 from streams.events import DAY_S
 from streams.records import Int64s
 
-__all__ = ["REFIT_DAYS", "Stream", "evaluate_oracle", "evaluate_prequential"]
+__all__ = ["REFIT_DAYS", "OnRefit", "Stream", "evaluate_oracle", "evaluate_prequential"]
 
 REFIT_DAYS = 90
 _RATINGS_AT_ONCE = 4 << 20
@@ -78,14 +78,19 @@ class Stream:
 
 
 def evaluate_prequential(
-    make: Callable[[], Recommender], stream: Stream, *, k: int = SLATE_SIZE, on_refit: OnRefit | None = None
+    make: Callable[[], Recommender],
+    stream: Stream,
+    *,
+    k: int = SLATE_SIZE,
+    on_epoch: OnEpoch | None = None,
+    on_refit: OnRefit | None = None,
 ) -> Evaluation:
     """Judge what ``make`` gives, a new model for each refit. on_refit: told how many refits are done, of how many."""
 
     def fit(moment: int) -> Ranker:
         train = stream.ratings.before(moment)
         features = known_by(stream.features, train.movie_id, moment)
-        return ByHistory(make().fit(train, features), stream.features.user_groups)
+        return ByHistory(make().fit(train, features, on_epoch=on_epoch), stream.features.user_groups)
 
     return _evaluate(fit, stream, k, on_refit)
 

@@ -18,6 +18,7 @@ from streamlens.cli import (
     deadletter,
     demo,
     doctor,
+    experiment,
     features,
     replay,
     snapshot,
@@ -43,6 +44,7 @@ _ORDER = (
     "snapshot",
     "verify",
     "deadletter",
+    "experiment",
     "doctor",
     "bench",
 )
@@ -76,7 +78,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (demo, replay, worker, status, snapshot, verify, doctor, bench):
+for module in (demo, replay, worker, status, snapshot, verify, experiment, doctor, bench):
     module.register(app)
 app.add_typer(control.app, name="control")
 app.add_typer(data.app, name="data")
