@@ -6,10 +6,10 @@ VENV := .venv
 STAMP := $(VENV)/.installed
 TRAIN := $(VENV)/.installed-train
 PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(VENV)/bin/python -m pip
-BENCHMARKS := pipeline replay latency store memory snapshot verify
+BENCHMARKS := pipeline replay latency store memory snapshot verify models
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format bench picture recording lock clean
+.PHONY: help setup demo test check format bench results picture recording lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,6 +36,9 @@ format: $(STAMP) ## format the code and mend what the linter can
 
 bench: $(TRAIN) ## measure throughput, latency and memory
 	@set -e; for name in $(BENCHMARKS); do $(VENV)/bin/streamlens bench $$name; done
+
+results: $(TRAIN) ## measure the models and write docs/results.md: hours
+	@$(VENV)/bin/python docs/write_results.py
 
 picture: $(STAMP) ## record docs/images/demo.svg from a demo
 	@$(VENV)/bin/python docs/record_demo.py

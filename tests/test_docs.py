@@ -144,6 +144,10 @@ async def test_the_reader_of_features_reads_a_store_and_a_snapshot(tmp_path: Pat
     ]
 
 
+def test_a_split_of_ones_own_is_judged(tmp_path: Path) -> None:
+    assert printed("evaluation.md", tmp_path) == ["1.0"]
+
+
 def test_features_md_names_what_there_is() -> None:
     page = (DOCS / "features.md").read_text()
     held = [*UserFeatures.__dataclass_fields__, *ItemFeatures.__dataclass_fields__]

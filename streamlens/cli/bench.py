@@ -26,13 +26,14 @@ class Benchmark(StrEnum):
     VERIFY = "verify"
     FAILOVER = "failover"
     SCALING = "scaling"
+    MODELS = "models"
 
 
 _NAMES = (
     "pipeline: events per second, from the log to the store; replay: to the bus; latency: from published to visible; "
     "store: look-ups during ingest; memory: of a worker after 2 M and 10 M events; snapshot: of 1 M ratings "
     "during ingest; verify: of 25 M ratings, and its memory; failover (Kafka): from a worker's end to the next event; "
-    "scaling (Kafka): two workers beside one."
+    "scaling (Kafka): two workers beside one; models: four trained and judged on 1 M ratings."
 )
 
 _ON_KAFKA = (Benchmark.PIPELINE, Benchmark.REPLAY, Benchmark.LATENCY, Benchmark.FAILOVER, Benchmark.SCALING)
