@@ -93,8 +93,9 @@ def _cell(found: Mapping[str, tuple[float, float, float]], model: str, with_inte
     if model not in found:
         return "-"
     value, low, high = found[model]
-    best = (min if lowest else max)(v[0] for name, v in found.items() if name != ORACLE)
-    text = f"**{value:.4f}**" if value == best and model != ORACLE else f"{value:.4f}"
+    others = [found[name][0] for name in found if name != ORACLE]
+    best = model != ORACLE and value == (min if lowest else max)(others)
+    text = f"**{value:.4f}**" if best else f"{value:.4f}"
     return f"{text} ({low:.4f} to {high:.4f})" if with_interval else text
 
 
@@ -122,7 +123,7 @@ def _difference(found: Interval) -> str:
 
 def targets(random: Mapping[str, Any], p99_ms: float | None) -> Iterator[str]:
     """What was asked for, what was measured on random splits, and what stands in the way where that falls short."""
-    data = load_rated_data("ml-latest-small")
+    data = load_rated_data(random["experiment"]["data"])
     split = random_split(data.ratings, data.features)
     _, n_held_out = np.unique(split.test.user_id, return_counts=True)
     ceiling = float(np.minimum(n_held_out, 10).mean() / 10)
@@ -164,17 +165,17 @@ def page(experiments: Mapping[str, Mapping[str, Any]], p99_ms: float | None) -> 
     yield "[evaluation.md](evaluation.md). In brackets: a 95 % interval over users, or, of several seeds, the mean less"
     yield "and plus the standard deviation between them. Bold: the best."
     titles = {
-        "prequential": f"ml-latest-small, slate by slate, refitted every {refit_days} event days",
-        "random": "ml-latest-small, random splits, seeds 0 to 4",
-        "temporal": "ml-latest-small, one moment in time, seeds 0 to 4",
-        "synthetic": f"`{SYNTHETIC}`, random split, beside the truth",
-        "synthetic-prequential": f"`{SYNTHETIC}`, slate by slate, refitted every {refit_days} event days",
+        "prequential": f"On ml-latest-small, slate by slate, refitted every {refit_days} event days",
+        "random": "On ml-latest-small, random splits, seeds 0 to 4",
+        "temporal": "On ml-latest-small, one moment in time, seeds 0 to 4",
+        "synthetic": f"On `{SYNTHETIC}`, random split, beside the truth",
+        "synthetic-prequential": f"On `{SYNTHETIC}`, slate by slate, refitted every {refit_days} event days",
     }
     yield from ("", "## Targets", "", *targets(experiments["random"], p99_ms))
     for name, experiment in experiments.items():
         headline = "ctr" if "prequential" in name else "ndcg@10"
-        yield from ("", f"## {titles[name][0].upper()}{titles[name][1:]}", "")
-        yield f"`streamlens {' '.join(command_of(name)[:-2])}`, {experiment['seconds'] / 60:.0f} minutes."
+        yield from ("", f"## {titles[name]}", "")
+        yield f"`streamlens {' '.join(command_of(name)[:-2])}`, {experiment['seconds'] / 60:.1f} min."
         yield from ("", *table(experiment, (headline, "rmse")), "", *differences(name, headline))
     versions = ", ".join(f"{name} {version}" for name, version in experiments["random"]["versions"].items())
     yield from ("", f"Python {experiments['random']['python']}, {versions}.")
