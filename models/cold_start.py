@@ -64,3 +64,9 @@ class ColdStart:
         """The scores for users of these groups; everybody's for None and for a group without enough ratings."""
         row = {name: i + 1 for i, name in enumerate(self.groups)}
         return self.scores[[row.get(name or "", 0) for name in groups]]
+
+    def with_columns(self, at: Int64s, n_columns: int) -> ColdStart:
+        """The same for ``n_columns`` movies, of which column i is now column ``at[i]``; nobody has rated the others."""
+        scores = np.zeros((len(self.scores), n_columns), np.float32)
+        scores[:, at] = self.scores
+        return ColdStart(scores, self.groups)

@@ -144,6 +144,12 @@ class Histories:
         """The user each rating belongs to, from 0: int64, one per rating."""
         return np.repeat(np.arange(len(self)), self.lengths)
 
+    def kept(self, kept: Bools, movie_id: Int64s) -> Histories:
+        """The ratings where ``kept`` is true, of the movies ``movie_id``, given for every rating."""
+        lengths = np.bincount(self.row[kept], minlength=len(self))
+        start = np.concatenate(([0], np.cumsum(lengths, dtype=np.int64)))
+        return Histories(start, movie_id[kept], self.rating[kept], self.timestamp[kept])
+
     def slice(self, first: int, last: int) -> Histories:
         """Users ``first`` to ``last``."""
         start = self.start[first : last + 1]

@@ -7,6 +7,7 @@ needs no torch.
 
 from __future__ import annotations
 
+import copy
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
@@ -73,11 +74,20 @@ class Recommender(ABC):
 
     name: ClassVar[str]
 
+    knows_features: ClassVar[bool] = False
+    """Whether it scores movies that nobody rated by their genres and year."""
+
     movie_ids: Int64s
     """Every movie it ranks, rising: those rated in training and those of the features."""
 
     user_ids: Int64s
     """The users of training, rising."""
+
+    genre_names: tuple[str, ...]
+    """The genres of the features it was trained with."""
+
+    _columns: Int64s
+    """For each of ``movie_ids``, the column of ``_score`` that is its score; -1 for one that was added since."""
 
     seed: int
 
@@ -102,6 +112,15 @@ class Recommender(ABC):
     def _score_users(self, rows: Int64s) -> Float32s | None:
         """Scores for users of training, by row, where something was learnt of each; else their histories serve."""
         return None
+
+    def _extend(self, at: Int64s, features: SideFeatures) -> None:
+        """Rank more movies: column i is column ``at[i]`` of ``movie_ids`` now; features: of ``movie_ids``, a row each.
+
+        A model that knows a movie by its features scores the new ones; by default they come below all others.
+        """
+        columns = np.full(len(self.movie_ids), -1)
+        columns[at] = self._columns
+        self._columns = columns
 
     # What users of a model call
 
@@ -128,6 +147,8 @@ class Recommender(ABC):
         column = np.searchsorted(self.movie_ids, latest.movie_id)
         self._cold = ColdStart.of(latest, column, len(self.movie_ids), features.user_groups)
         self._groups = dict(features.user_groups)
+        self._columns = np.arange(len(self.movie_ids))
+        self.genre_names = features.genre_names
         self._fit(
             TrainingData(
                 self.user_ids,
@@ -145,6 +166,20 @@ class Recommender(ABC):
                 raise ModelError(f"{self.name}: training diverged ({array} is not finite); lower its learning rate")
         return self
 
+    def with_movies(self, features: SideFeatures) -> Self:
+        """A copy that ranks the movies of ``features`` too, be it by what is known of them; nothing is learnt.
+
+        Models that learn what genres and years say score them; the others list them below all that were in training.
+        """
+        model = copy.copy(self)
+        model.movie_ids = np.union1d(self.movie_ids, features.movie_id)
+        at = np.searchsorted(model.movie_ids, self.movie_ids)
+        seen = self._seen
+        model._seen = Histories(seen.start, at[seen.movie_id], seen.rating, seen.timestamp)
+        model._cold = self._cold.with_columns(at, len(model.movie_ids))
+        model._extend(at, features.with_genres(self.genre_names).of_movies(model.movie_ids))
+        return model
+
     def recommend(self, user_ids: npt.ArrayLike, k: int, exclude_seen: bool = True) -> Recommendations:
         """The ``k`` best movies for each user. One unseen in training gets what is popular, and is ``cold``."""
         wanted = np.asarray(user_ids, np.int64)
@@ -158,7 +193,7 @@ class Recommender(ABC):
                 scores = self._scores(seen.slice(first, last), self._groups_of(wanted[first:last]))
             else:
                 scores = self._cold.of_groups(self._groups_of(wanted[first:last]))
-                scores[known] = own
+                scores[known] = self._spread(own)
             parts.append(self._ranked(scores, seen.slice(first, last), k, exclude_seen))
         return self._joined(parts, rows < 0, k)
 
@@ -180,7 +215,7 @@ class Recommender(ABC):
             part = known.slice(first, last)
             scores = self._scores(part, groups[first:last] if groups else None)
             parts.append(self._ranked(scores, part, k, exclude_seen))
-        return self._joined(parts, known.lengths == 0, k)
+        return self._joined(parts, self._learnt(known).lengths == 0, k)
 
     def score(self, histories: Histories, groups: Sequence[str | None] | None = None) -> Float32s:
         """Scores of all ``movie_ids`` for each history: float32 (n, len(movie_ids)), higher is better."""
@@ -193,10 +228,11 @@ class Recommender(ABC):
             "movie_ids": self.movie_ids,
             "user_ids": self.user_ids,
             "cold": self._cold.scores,
+            "columns": self._columns,
             **{f"seen.{name}": getattr(self._seen, name) for name in ("start", "movie_id", "rating", "timestamp")},
         }
         groups = {str(user): group for user, group in self._groups.items()}
-        about = {"groups": list(self._cold.groups), "user_groups": groups}
+        about = {"groups": list(self._cold.groups), "user_groups": groups, "genres": list(self.genre_names)}
         write_model(folder, self.name, self.hyperparameters, arrays, about)
 
     @classmethod
@@ -210,6 +246,7 @@ class Recommender(ABC):
         model.movie_ids, model.user_ids = arrays["movie_ids"], arrays["user_ids"]
         model._seen = Histories(*(arrays[f"seen.{name}"] for name in ("start", "movie_id", "rating", "timestamp")))
         model._cold = ColdStart(arrays["cold"], tuple(stored.about["groups"]))
+        model._columns, model.genre_names = arrays["columns"], tuple(stored.about["genres"])
         model._groups = {int(user): group for user, group in stored.about["user_groups"].items()}
         prefix = "model."
         model._restore({n.removeprefix(prefix): values for n, values in arrays.items() if n.startswith(prefix)})
@@ -236,19 +273,33 @@ class Recommender(ABC):
         """Without the movies that the model does not know, and with columns for ids."""
         at = np.searchsorted(self.movie_ids, histories.movie_id)
         at[at == len(self.movie_ids)] = 0
-        known = self.movie_ids[at] == histories.movie_id
-        lengths = np.bincount(histories.row[known], minlength=len(histories))
-        start = np.concatenate(([0], np.cumsum(lengths, dtype=np.int64)))
-        return Histories(start, at[known], histories.rating[known], histories.timestamp[known])
+        return histories.kept(self.movie_ids[at] == histories.movie_id, at)
+
+    def _learnt(self, known: Histories) -> Histories:
+        """Without the movies that were added since training, and with the columns of ``_score``."""
+        column = self._columns[known.movie_id]
+        return known.kept(column >= 0, column)
+
+    def _spread(self, scores: Float32s) -> Float32s:
+        """From the columns of ``_score`` to ``movie_ids``; what was added since training comes below all others."""
+        added = self._columns < 0
+        if not added.any():
+            return scores
+        spread = scores[:, self._columns]  # column -1 stands for those without one
+        lowest = scores.min(axis=1, keepdims=True)
+        spread[:, added] = np.nextafter(lowest, np.float32(-np.inf))
+        return spread
 
     def _scores(self, known: Histories, groups: Sequence[str | None] | None) -> Float32s:
-        warm = np.flatnonzero(known.lengths)
-        if len(warm) == len(known):
-            return self._score(known)
+        learnt = self._learnt(known)
+        warm = np.flatnonzero(learnt.lengths)
+        if len(warm) == len(learnt):
+            return self._spread(self._score(learnt))
         scores = self._cold.of_groups(groups or [None] * len(known))
         if len(warm):
-            start = np.concatenate(([0], known.start[warm + 1]))  # an empty history takes no place
-            scores[warm] = self._score(Histories(start, known.movie_id, known.rating, known.timestamp))
+            start = np.concatenate(([0], learnt.start[warm + 1]))  # an empty history takes no place
+            own = Histories(start, learnt.movie_id, learnt.rating, learnt.timestamp)
+            scores[warm] = self._spread(self._score(own))
         return scores
 
     def _ranked(self, scores: Float32s, seen: Histories, k: int, exclude_seen: bool) -> tuple[Int64s, Float32s]:

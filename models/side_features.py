@@ -64,3 +64,11 @@ class SideFeatures:
             known = self.movie_id[at] == movie_ids
             genres[known], year[known] = self.genres[at[known]], self.year[at[known]]
         return SideFeatures(movie_ids, genres, year, self.genre_names, self.user_groups)
+
+    def with_genres(self, names: tuple[str, ...]) -> SideFeatures:
+        """The same with a column for each of ``names``, and for no other genre."""
+        genres = np.zeros((len(self.movie_id), len(names)), np.float32)
+        for column, name in enumerate(names):
+            if name in self.genre_names:
+                genres[:, column] = self.genres[:, self.genre_names.index(name)]
+        return SideFeatures(self.movie_id, genres, self.year, names, self.user_groups)

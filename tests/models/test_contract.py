@@ -188,6 +188,29 @@ def test_nothing_to_learn_from_is_refused(name: str) -> None:
         untrained(name).fit(Interactions([], [], []))
 
 
+def test_movies_added_after_training_are_ranked_and_nothing_else_changes(model: Recommender, tmp_path: Path) -> None:
+    added = SideFeatures(np.array([50, 8_888]), np.array([[1], [0]], np.float32), np.array([1990, 2000]), ("Even",))
+    wider = model.with_movies(added)
+    assert wider.movie_ids.tolist() == sorted([*model.movie_ids.tolist(), 50, 8_888])
+    assert 50 not in model.movie_ids
+    old = np.isin(wider.movie_ids, model.movie_ids)
+    np.testing.assert_array_equal(wider.score(histories())[:, old], model.score(histories()))
+    assert wider.recommend([0], 1_000).movie_ids[0].tolist().count(50) == 1
+    assert wider.recommend([77_777], 5).movie_ids.tolist() == model.recommend([77_777], 5).movie_ids.tolist()
+    rated = Histories.of([([50, 100], [4.0, 4.0], [1, 2]), ([50], [4.0], [1])])
+    assert 50 not in wider.recommend_for_history(rated, 1_000).movie_ids
+    wider.save(tmp_path / "wider")
+    np.testing.assert_array_equal(load_model(tmp_path / "wider").score(histories()), wider.score(histories()))
+
+
+def test_without_features_to_know_them_by_added_movies_come_last(model: Recommender) -> None:
+    if model.knows_features:
+        pytest.skip(f"{model.name} scores movies by their features")
+    wider = model.with_movies(SideFeatures(np.array([50]), np.ones((1, 1), np.float32), np.array([1990]), ("Even",)))
+    scores = wider.score(histories())
+    assert (scores[:, 0] <= scores[:, 1:].min(axis=1)).all()
+
+
 def test_a_rating_that_is_no_number_is_refused() -> None:
     with pytest.raises(ValueError, match="finite"):
         Interactions([1], [2], [float("nan")], [3])
