@@ -17,6 +17,7 @@ MODELS: Mapping[str, str] = {
     "popularity": "models.popularity:Popularity",
     "decayed-popularity": "models.recent_popularity:DecayedPopularity",
     "ease": "models.ease:Ease",
+    "two-tower": "models.two_tower:TwoTower",
     "vae": "models.hybrid_vae:HybridVae",
 }
 """Where the class of each model is."""

@@ -15,7 +15,10 @@ from models.recommender import RatingPredictor, Recommender
 from models.side_features import SideFeatures
 from streams.errors import ModelError, ModelMissing
 
-SMALL: dict[str, dict[str, object]] = {"vae": {"width": 8, "epochs": 3}}
+SMALL: dict[str, dict[str, object]] = {
+    "two-tower": {"width": 8, "epochs": 3},
+    "vae": {"width": 8, "epochs": 3},
+}
 """Hyperparameters with which a model trains in a second, where its own would take longer."""
 
 N_USERS, N_MOVIES = 60, 40
