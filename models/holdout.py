@@ -69,7 +69,9 @@ def hold_out_last(data: TrainingData) -> tuple[TrainingData, Holdout] | None:
     given = _rows(histories.kept(of_late & earlier, histories.movie_id), late)
     wanted = _rows(histories.kept(of_late & ~earlier, histories.movie_id), late)
     ones = np.ones(len(wanted.movie_id), np.float32)
-    return training, Holdout(given, sparse.csr_matrix((ones, wanted.movie_id, wanted.start), (len(late), data.n_movies)))
+    return training, Holdout(
+        given, sparse.csr_matrix((ones, wanted.movie_id, wanted.start), (len(late), data.n_movies))
+    )
 
 
 def histories_of(data: TrainingData) -> Histories:

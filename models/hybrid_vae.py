@@ -1,10 +1,10 @@
 """A variational autoencoder of histories that knows movies by genres and year too.
 
-Liang et al., "Variational Autoencoders for Collaborative Filtering", WWW 2018 (Mult-VAE): a history is noised, encoded as
-a Gaussian, and a multinomial over all movies is decoded; the KL term is annealed. From Shenbin et al., "RecVAE", WSDM
-2020: a user's KL weight follows the length of the history. From Steck, "Autoencoders that don't overfit towards the
-Identity", NeurIPS 2020: only what was dropped from the input is to be predicted. A movie's weights are a part of its own
-plus a projection of its features, so that one that nobody rated has weights as well.
+Liang et al., "Variational Autoencoders for Collaborative Filtering", WWW 2018 (Mult-VAE): a history is noised, encoded
+as a Gaussian, and a multinomial over all movies is decoded; the KL term is annealed. From Shenbin et al., "RecVAE",
+WSDM 2020: a user's KL weight follows the length of the history. From Steck, "Autoencoders that don't overfit towards
+the Identity", NeurIPS 2020: only what was dropped from the input is to be predicted. A movie has weights of
+its own plus a projection of its features, so that one that nobody rated has weights as well.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Two towers: a history becomes a vector, a movie becomes a vector, and their product is the score.
 
-Yi et al., "Sampling-Bias-Corrected Neural Modeling for Large Corpus Item Recommendations", RecSys 2019 (in-batch softmax,
-corrected by log Q, how often a movie is in a batch); Covington et al., "Deep Neural Networks for YouTube
+Yi et al., "Sampling-Bias-Corrected Neural Modeling for Large Corpus Item Recommendations", RecSys 2019 (in-batch
+softmax, corrected by log Q, how often a movie is in a batch); Covington et al., "Deep Neural Networks for YouTube
 Recommendations", RecSys 2016 (a user is the embeddings watched; what comes next is predicted from what came before).
 A movie's embeddings are a part of its own plus a projection of genres and year, so the sum over a history holds the
 user's taste for these, and a movie that nobody rated has a vector as well.
@@ -42,15 +42,15 @@ class TwoTower(Recommender):
         *,
         width: int = 64,
         ridge: float = 3.0,
-        recency_half_life: float = 3.0,
-        recency_floor: float = 0.0,
+        recency_half_life: float = 2.0,
+        recency_floor: float = 0.03,
         horizon: int = 10,
-        history_length: int = 50,
+        history_length: int = 100,
         id_dropout: float = 0.1,
-        learning_rate: float = 2e-4,
-        epochs: int = 8,
+        learning_rate: float = 5e-5,
+        epochs: int = 6,
         patience: int = 2,
-        batch_size: int = 512,
+        batch_size: int = 1_024,
         examples_per_epoch: int = 50_000,
         device: str = "auto",
         seed: int = 0,
@@ -89,13 +89,13 @@ class TwoTower(Recommender):
         return vectors
 
     def _score(self, histories: Histories) -> Float32s:
-        scores: Float32s = self.user_vectors(histories) @ self._learnt_arrays["movie"].T
+        scores: Float32s = self.user_vectors(histories) @ self._learnt_arrays["movie"].T + self._learnt_arrays["bias"]
         return scores
 
     def _extend(self, at: Int64s, features: SideFeatures) -> None:
         a = dict(self._learnt_arrays)
         inputs = feature_matrix(features)
-        for name in ("history", "movie"):
+        for name in ("history", "movie", "bias"):
             values = inputs @ a[f"{name}_features"]
             values[at] = a[name]
             a[name] = values

@@ -16,8 +16,8 @@ from models.holdout import Holdout, histories_of, hold_out_last
 from models.interactions import Float32s, Histories
 from models.movie_features import feature_matrix, ridge_projection
 from models.recommender import Epoch, OnEpoch, TrainingData
+from models.torch_device import device_named
 from models.two_tower import TwoTower
-from models.vae_training import device_named
 from streams.errors import ModelError
 
 __all__ = ["TowerNetwork", "in_batch_loss", "train_two_tower"]
@@ -40,7 +40,7 @@ class _Examples:
 
 
 def in_batch_loss(logits: Tensor, target: Tensor, log_q: Tensor) -> Tensor:
-    """Mean cross-entropy of row i choosing column i, among the distinct movies of the batch.
+    """Mean cross-entropy of row i choosing column i; other columns of the same movie are no wrong answers.
 
     logits (n, n): user i and the movie of example j. target (n,): the movie of each example. log_q (n,): the logarithm
     of how often the movie of example j is expected in a batch. A movie that is frequent stands in many batches as the
@@ -67,6 +67,7 @@ class TowerNetwork(torch.nn.Module):
         self.register_buffer("features", torch.tensor(features))
         self.history_own, self.movie_own = _parameter(own), _parameter(own)
         self.history_features, self.movie_features = _parameter(projection), _parameter(projection)
+        self.bias_own, self.bias_features = _parameter(np.zeros(len(own))), _parameter(np.zeros(features.shape[1]))
         self.hidden = _parameter(random.normal(0, width**-0.5, (width, width)))
         self.hidden_bias = _parameter(np.zeros(width))
         self.out = _parameter(np.zeros((width, width)))
@@ -79,14 +80,16 @@ class TowerNetwork(torch.nn.Module):
         return taste + torch.tanh(taste @ self.hidden + self.hidden_bias) @ self.out
 
     def movies(self, movies: Tensor, known_by_id: Tensor) -> Tensor:
-        """Vectors (n, width) of movies; known_by_id: 1, or 0 where the features alone are to serve."""
+        """Vectors (n, width + 1) of movies, the last column a bias; known_by_id: 1, or 0 where features alone serve."""
         own = self.movie_own[movies] * known_by_id[:, None]
-        return (own + self.features[movies] @ self.movie_features) * self.log_sharpness.exp()
+        vectors = (own + self.features[movies] @ self.movie_features) * self.log_sharpness.exp()
+        bias = self.bias_own[movies] * known_by_id + self.features[movies] @ self.bias_features
+        return torch.cat([vectors, bias[:, None]], dim=1)
 
     def groups(self, rate: float) -> list[dict[str, Any]]:
         """Parameters with their learning rates."""
-        own, fast = [self.history_own, self.movie_own], [self.log_sharpness]
-        slow = [self.history_features, self.movie_features, self.hidden, self.hidden_bias, self.out]
+        own, fast = [self.history_own, self.movie_own], [self.log_sharpness, self.bias_own]
+        slow = [self.history_features, self.movie_features, self.hidden, self.hidden_bias, self.out, self.bias_features]
         return [{"params": own, "lr": rate}, {"params": slow, "lr": rate * _GENTLE}, {"params": fast, "lr": 0.01}]
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
@@ -98,6 +101,8 @@ class TowerNetwork(torch.nn.Module):
                 "history_features": self.history_features,
                 "movie": (self.movie_own + self.features @ self.movie_features) * sharpness,
                 "movie_features": self.movie_features * sharpness,
+                "bias": self.bias_own + self.features @ self.bias_features,
+                "bias_features": self.bias_features,
                 "hidden": self.hidden,
                 "hidden_bias": self.hidden_bias,
                 "out": self.out,
@@ -106,7 +111,7 @@ class TowerNetwork(torch.nn.Module):
 
 
 def train_two_tower(data: TrainingData, model: TwoTower, on_epoch: OnEpoch | None) -> dict[str, npt.NDArray[Any]]:
-    """The arrays of ``model``. Where a last time slice can be held out, it says how many epochs all of ``data`` gets."""
+    """The arrays of ``model``; a held out last time slice, where there is one, says how many epochs all data gets."""
     held = hold_out_last(data)
     if held is None:
         return _trained(data, model, model.epochs, None, on_epoch)[0]
@@ -135,7 +140,7 @@ def _trained(
             batch = _examples(histories, rank, at, model, random, device)
             frequency = torch.tensor(counts[data.column[at]] / len(predictable) * len(at), device=device)
             vectors = network.movies(batch.target, batch.known_by_id)
-            logits = network.users(batch.movies, batch.weights) @ vectors.T
+            logits = network.users(batch.movies, batch.weights) @ vectors[:, :-1].T + vectors[:, -1]
             loss = in_batch_loss(logits, batch.target, frequency.log().float())
             optimiser.zero_grad()
             loss.backward()
@@ -172,7 +177,7 @@ def _examples(
     random: np.random.Generator,
     device: torch.device,
 ) -> _Examples:
-    """The ratings ``at`` to predict, each from those up to ``horizon`` before it in its history; one is left at least."""
+    """The ratings ``at`` to predict, each from a history that ends up to ``horizon`` before it, of one at least."""
     gap = np.minimum(random.integers(0, model.horizon, len(at)), rank[at] - 1)
     back = 1 + np.arange(model.history_length)
     there = back <= (rank[at] - gap)[:, None]

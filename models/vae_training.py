@@ -16,20 +16,16 @@ from models.hybrid_vae import HybridVae
 from models.interactions import Float32s, Histories
 from models.movie_features import feature_matrix, ridge_projection
 from models.recommender import Epoch, OnEpoch, TrainingData
+from models.torch_device import device_named
 from streams.errors import ModelError
 
-__all__ = ["VaeNetwork", "device_named", "kl_to_standard_normal", "train_vae"]
+__all__ = ["VaeNetwork", "kl_to_standard_normal", "train_vae"]
 
 _SHARPNESS = 90.0
 """What logits are of the linear autoencoder's output at first, whose inputs have unit length; it is learnt."""
 
 _GENTLE = 0.1
 """The hidden layer and the feature projections move many movies at once: they learn at a tenth of the rate."""
-
-
-def device_named(name: str) -> torch.device:
-    """"auto" is CUDA where there is one, else the CPU."""
-    return torch.device("cuda" if name == "auto" and torch.cuda.is_available() else "cpu" if name == "auto" else name)
 
 
 def kl_to_standard_normal(mean: Tensor, log_variance: Tensor) -> Tensor:
@@ -96,7 +92,7 @@ class VaeNetwork(torch.nn.Module):
 
 
 def train_vae(data: TrainingData, model: HybridVae, on_epoch: OnEpoch | None) -> dict[str, npt.NDArray[Any]]:
-    """The arrays of ``model``. Where a last time slice can be held out, it says how many epochs all of ``data`` gets."""
+    """The arrays of ``model``; a held out last time slice, where there is one, says how many epochs all data gets."""
     held = hold_out_last(data)
     if held is None:
         return _trained(data, model, model.epochs, None, on_epoch)[0]
