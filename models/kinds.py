@@ -19,6 +19,7 @@ MODELS: Mapping[str, str] = {
     "ease": "models.ease:Ease",
     "two-tower": "models.two_tower:TwoTower",
     "vae": "models.hybrid_vae:HybridVae",
+    "mf": "models.matrix_factorisation:MatrixFactorization",
 }
 """Where the class of each model is."""
 

@@ -16,6 +16,7 @@ from models.side_features import SideFeatures
 from streams.errors import ModelError, ModelMissing
 
 SMALL: dict[str, dict[str, object]] = {
+    "mf": {"factors": 8, "rating_factors": 4, "epochs": 5},
     "two-tower": {"width": 8, "epochs": 3},
     "vae": {"width": 8, "epochs": 3},
 }

@@ -1,0 +1,153 @@
+"""Matrix factorisation, twice: factors that rank (iALS) and factors that predict stars (variational Bayes).
+
+What is best at the one is poor at the other: who rated what says what will be watched, the stars say how it was liked.
+So lists and stars come from factors of their own, see :mod:`models.ranking_factors` and :mod:`models.rating_factors`
+for the papers. Both serve users unseen in training in closed form.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from models.early_stopping import LastSlice, Patience
+from models.interactions import Float32s, Histories
+from models.ranking_factors import RankingTrainer, ranking_users
+from models.rating_factors import RatingFactors, RatingTrainer, rating_users
+from models.recommender import Epoch, OnEpoch, RatingPredictor, TrainingData
+from models.torch_device import training_device
+
+__all__ = ["MatrixFactorization"]
+
+_UNRATED = -1e6
+"""The score of a movie that nobody rated: below those of all others, above nothing at all."""
+
+
+class MatrixFactorization(RatingPredictor):
+    """Lists by iALS, stars by variational Bayes.
+
+    factors, unrated_weight, l2: of the factors that rank. rating_factors: how many predict stars. epochs: at most so
+    many sweeps; the last slice of each user's ratings says how many, ``patience`` how long to wait for a better one,
+    and then all ratings are learnt from. device: cpu, cuda, or auto.
+    """
+
+    name: ClassVar[str] = "mf"
+
+    def __init__(
+        self,
+        *,
+        factors: int = 64,
+        unrated_weight: float = 0.1,
+        l2: float = 0.01,
+        rating_factors: int = 16,
+        epochs: int = 20,
+        patience: int = 3,
+        device: str = "auto",
+        seed: int = 0,
+    ) -> None:
+        for name, value in (("factors", factors), ("rating_factors", rating_factors), ("epochs", epochs)):
+            if value < 1:
+                raise ValueError(f"{name}: expected 1 or more, found {value}")
+        if unrated_weight <= 0 or l2 <= 0:
+            raise ValueError(f"unrated_weight, l2: expected more than 0, found {unrated_weight}, {l2}")
+        self.factors = factors
+        self.unrated_weight = unrated_weight
+        self.l2 = l2
+        self.rating_factors = rating_factors
+        self.epochs = epochs
+        self.patience = patience
+        self.device = device
+        self.seed = seed
+
+    def predict(self, user_ids: npt.ArrayLike, movie_ids: npt.ArrayLike) -> Float32s:
+        """Stars in [0.5, 5]: float32 (n,). A user or movie unseen in training is an average one."""
+        users, position = np.unique(np.asarray(user_ids, np.int64), return_inverse=True)
+        vectors = rating_users(self._rating, self._history_of_rows(self._rows(users)))
+        return self._stars(vectors[position], np.asarray(movie_ids, np.int64))
+
+    def predict_for_history(self, histories: Histories, movie_ids: npt.ArrayLike) -> Float32s:
+        """Stars in [0.5, 5]: float32 (n,)."""
+        vectors = rating_users(self._rating, self._known(histories))
+        return self._stars(vectors, np.asarray(movie_ids, np.int64))
+
+    def _fit(self, data: TrainingData, on_epoch: OnEpoch | None) -> None:
+        device = training_device(self.device)
+        ranking_epochs, rating_epochs = self._epochs_needed(data, device, on_epoch)
+        ranking, rating = self._trainers(data, device)
+        for _ in range(ranking_epochs):
+            ranking.sweep()
+        for _ in range(rating_epochs):
+            rating.sweep()
+        self._learn(data, ranking, rating)
+
+    def _trainers(self, data: TrainingData, device: str) -> tuple[RankingTrainer, RatingTrainer]:
+        ranking = RankingTrainer(
+            data,
+            factors=self.factors,
+            unrated_weight=self.unrated_weight,
+            l2=self.l2,
+            seed=self.seed,
+            device=device,
+        )
+        return ranking, RatingTrainer(data, factors=self.rating_factors, seed=self.seed, device=device)
+
+    def _epochs_needed(self, data: TrainingData, device: str, on_epoch: OnEpoch | None) -> tuple[int, int]:
+        """The best number of sweeps of both trainers, tried on the last slice. An epoch is a sweep of each."""
+        last = LastSlice.of(data)
+        ranking, rating = self._trainers(last.before, device)
+        for_ranking, for_rating = Patience(self.patience), Patience(self.patience)
+        for number in range(1, self.epochs + 1):
+            loss = ranking.sweep() + rating.sweep()
+            self._learn(last.before, ranking, rating)
+            validation = last.ndcg(self._score)
+            for_ranking.tell(number, validation)
+            for_rating.tell(number, self._held_out_error(last))
+            if on_epoch:
+                on_epoch(Epoch(number, loss, validation))
+            if for_ranking.spent and for_rating.spent:
+                break
+        return for_ranking.best_epoch, for_rating.best_epoch
+
+    def _held_out_error(self, last: LastSlice) -> float | None:
+        """The negative mean squared error, in stars squared."""
+        held = last.held
+        if not len(held.row):
+            return None
+        before = last.before
+        start = np.searchsorted(before.row, np.arange(held.n_users + 1))
+        users = rating_users(self._rating, Histories(start, before.column, before.rating, before.timestamp))
+        return -float(np.mean((self._stars(users[held.row], self.movie_ids[held.column]) - held.rating) ** 2))
+
+    def _learn(self, data: TrainingData, ranking: RankingTrainer, rating: RatingTrainer) -> None:
+        self._movies, self._rated = ranking.movies, np.unique(data.column)
+        self._rating = rating.factors
+        self._gram = self._movies.T @ self._movies
+
+    def _score(self, histories: Histories) -> Float32s:
+        users = ranking_users(self._movies, self._gram, histories, unrated_weight=self.unrated_weight, l2=self.l2)
+        scores: Float32s = users @ self._movies.T
+        scores[:, self._unrated()] = _UNRATED
+        return scores
+
+    def _unrated(self) -> npt.NDArray[np.bool_]:
+        unrated = np.ones(len(self._movies), bool)
+        unrated[self._rated] = False
+        return unrated
+
+    def _stars(self, users: Float32s, movie_ids: npt.NDArray[np.int64]) -> Float32s:
+        at = np.searchsorted(self.movie_ids, movie_ids)
+        at[at == len(self.movie_ids)] = 0
+        vectors = self._rating.movies[at]
+        vectors[self.movie_ids[at] != movie_ids] = self._rating.movies.mean(axis=0)
+        stars = self._rating.level[0] + (users[:, :-1] * vectors[:, :-1]).sum(1) + users[:, -1] + vectors[:, -1]
+        return np.clip(stars, 0.5, 5.0).astype(np.float32)
+
+    def _arrays(self) -> dict[str, npt.NDArray[Any]]:
+        rating = {f"rating.{name}": getattr(self._rating, name) for name in RatingFactors.__slots__}
+        return {"movies": self._movies, "gram": self._gram, "rated": self._rated, **rating}
+
+    def _restore(self, arrays: dict[str, npt.NDArray[Any]]) -> None:
+        self._movies, self._gram, self._rated = arrays["movies"], arrays["gram"], arrays["rated"]
+        self._rating = RatingFactors(*(arrays[f"rating.{name}"] for name in RatingFactors.__slots__))

@@ -1,0 +1,99 @@
+"""Factors that rank: implicit alternating least squares, where all that a user did not rate counts a little.
+
+Hu, Koren, Volinsky, "Collaborative Filtering for Implicit Feedback Datasets", ICDM 2008, in the form of Rendle et al.,
+"Revisiting the Performance of iALS on Item Recommendation Benchmarks", RecSys 2022: over users u and movies i,
+
+    sum over rated (1 - u.i)^2 + unrated_weight * sum over all (u.i)^2 + sum l2_u |u|^2 + sum l2_i |i|^2
+
+with l2_u = l2 * (ratings of u + unrated_weight * movies), l2_i likewise. A user's vector is the exact minimum given the
+movies', so that a user unseen in training is answered as one of training is.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from models.interactions import Float32s, Histories
+from models.recommender import TrainingData
+from models.row_batches import row_batches
+from streams.records import Int64s
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["RankingTrainer", "ranking_users"]
+
+
+class RankingTrainer:
+    """Alternates between users and movies; ``movies`` are the factors, float32 (n_movies, n_factors)."""
+
+    def __init__(
+        self, data: TrainingData, *, factors: int, unrated_weight: float, l2: float, seed: int, device: str
+    ) -> None:
+        import torch
+
+        self._weight, self._l2 = unrated_weight, l2
+        start = 0.1 / factors**0.5
+        random = torch.Generator().manual_seed(seed)
+        self._movies = (torch.randn(data.n_movies, factors, generator=random) * start).to(device)
+        self._users = torch.zeros(data.n_users, factors, device=device)
+        self._row, self._column = (torch.as_tensor(x, device=device) for x in (data.row, data.column))
+        self._by_user = _Side(data.row, data.column, data.n_users, device)
+        self._by_movie = _Side(data.column, data.row, data.n_movies, device)
+
+    @property
+    def movies(self) -> Float32s:
+        movies: Float32s = self._movies.cpu().numpy().copy()
+        return movies
+
+    def sweep(self) -> float:
+        """Solve for all users, then for all movies. Returns the objective without its penalties, per rating."""
+        self._by_user.solve(self._users, self._movies, self._weight, self._l2)
+        self._by_movie.solve(self._movies, self._users, self._weight, self._l2)
+        rated = (self._users[self._row] * self._movies[self._column]).sum(1)
+        grams = (self._users.T @ self._users) * (self._movies.T @ self._movies)
+        return float((((1 - rated) ** 2).sum() + self._weight * grams.sum()) / len(self._row))
+
+
+class _Side:
+    """The rows of one side, each with what it rated, or was rated by, on the other."""
+
+    def __init__(self, row: Int64s, other: Int64s, n_rows: int, device: str) -> None:
+        import torch
+
+        self._batches = [
+            tuple(torch.as_tensor(x, device=device) for x in (batch.rows, other[batch.at], batch.inside))
+            for batch in row_batches(row, n_rows)
+        ]
+
+    def solve(self, rows: torch.Tensor, others: torch.Tensor, weight: float, l2: float) -> None:
+        """Set ``rows`` to the minimum of the objective given ``others``; a row without ratings to 0."""
+        import torch
+
+        rows.zero_()
+        everything = weight * (others.T @ others)
+        ridge = torch.eye(others.shape[1], device=others.device)
+        for at, rated, inside in self._batches:
+            vectors = others[rated] * inside[..., None]
+            l2_row = l2 * (inside.sum(1) + weight * len(others))
+            matrix = vectors.transpose(1, 2) @ vectors + everything + l2_row[:, None, None] * ridge
+            rows[at] = torch.linalg.solve(matrix, vectors.sum(1))
+
+
+def ranking_users(
+    movies: Float32s, gram: Float32s, histories: Histories, *, unrated_weight: float, l2: float
+) -> Float32s:
+    """The vectors (n, factors) of users with these histories of columns: what :class:`RankingTrainer` solves for.
+
+    gram: movies' @ movies, computed once.
+    """
+    base = unrated_weight * gram + l2 * unrated_weight * len(movies) * np.eye(len(gram), dtype=np.float32)
+    users = np.zeros((len(histories), movies.shape[1]), np.float32)
+    for batch in row_batches(histories.row, len(histories)):
+        vectors = movies[histories.movie_id[batch.at]] * batch.inside[..., None]
+        matrix = vectors.transpose(0, 2, 1) @ vectors + base
+        matrix += l2 * batch.inside.sum(1)[:, None, None] * np.eye(len(gram), dtype=np.float32)
+        users[batch.rows] = np.linalg.solve(matrix, vectors.sum(1)[..., None])[..., 0]
+    return users
