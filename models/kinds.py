@@ -20,6 +20,7 @@ MODELS: Mapping[str, str] = {
     "two-tower": "models.two_tower:TwoTower",
     "vae": "models.hybrid_vae:HybridVae",
     "mf": "models.matrix_factorisation:MatrixFactorization",
+    "neumf": "models.neumf:NeuMF",
 }
 """Where the class of each model is."""
 

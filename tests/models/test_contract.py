@@ -19,6 +19,7 @@ SMALL: dict[str, dict[str, object]] = {
     "mf": {"factors": 8, "rating_factors": 4, "epochs": 5},
     "two-tower": {"width": 8, "epochs": 3},
     "vae": {"width": 8, "epochs": 3},
+    "neumf": {"factors": 4, "hidden": 8, "epochs": 3},
 }
 """Hyperparameters with which a model trains in a second, where its own would take longer."""
 
