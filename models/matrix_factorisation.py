@@ -99,11 +99,17 @@ class MatrixFactorization(RatingPredictor):
         ranking, rating = self._trainers(last.before, device)
         for_ranking, for_rating = Patience(self.patience), Patience(self.patience)
         for number in range(1, self.epochs + 1):
-            loss = ranking.sweep() + rating.sweep()
+            if not for_ranking.spent:
+                ranking_loss = ranking.sweep()
+            if not for_rating.spent:
+                rating_loss = rating.sweep()
             self._learn(last.before, ranking, rating)
-            validation = last.ndcg(self._score)
-            for_ranking.tell(number, validation)
-            for_rating.tell(number, self._held_out_error(last))
+            if not for_ranking.spent:
+                validation = last.ndcg(self._score)
+                for_ranking.tell(number, validation)
+            if not for_rating.spent:
+                for_rating.tell(number, self._held_out_error(last))
+            loss = ranking_loss + rating_loss
             if on_epoch:
                 on_epoch(Epoch(number, loss, validation))
             if for_ranking.spent and for_rating.spent:
@@ -121,20 +127,16 @@ class MatrixFactorization(RatingPredictor):
         return -float(np.mean((self._stars(users[held.row], self.movie_ids[held.column]) - held.rating) ** 2))
 
     def _learn(self, data: TrainingData, ranking: RankingTrainer, rating: RatingTrainer) -> None:
-        self._movies, self._rated = ranking.movies, np.unique(data.column)
+        self._movies = ranking.movies
+        self._unrated = np.setdiff1d(np.arange(data.n_movies), data.column)
         self._rating = rating.factors
         self._gram = self._movies.T @ self._movies
 
     def _score(self, histories: Histories) -> Float32s:
         users = ranking_users(self._movies, self._gram, histories, unrated_weight=self.unrated_weight, l2=self.l2)
         scores: Float32s = users @ self._movies.T
-        scores[:, self._unrated()] = _UNRATED
+        scores[:, self._unrated] = _UNRATED
         return scores
-
-    def _unrated(self) -> npt.NDArray[np.bool_]:
-        unrated = np.ones(len(self._movies), bool)
-        unrated[self._rated] = False
-        return unrated
 
     def _stars(self, users: Float32s, movie_ids: npt.NDArray[np.int64]) -> Float32s:
         at = np.searchsorted(self.movie_ids, movie_ids)
@@ -142,12 +144,13 @@ class MatrixFactorization(RatingPredictor):
         vectors = self._rating.movies[at]
         vectors[self.movie_ids[at] != movie_ids] = self._rating.movies.mean(axis=0)
         stars = self._rating.level[0] + (users[:, :-1] * vectors[:, :-1]).sum(1) + users[:, -1] + vectors[:, -1]
-        return np.clip(stars, 0.5, 5.0).astype(np.float32)
+        clipped: Float32s = np.clip(stars, 0.5, 5.0).astype(np.float32)
+        return clipped
 
     def _arrays(self) -> dict[str, npt.NDArray[Any]]:
         rating = {f"rating.{name}": getattr(self._rating, name) for name in RatingFactors.__slots__}
-        return {"movies": self._movies, "gram": self._gram, "rated": self._rated, **rating}
+        return {"movies": self._movies, "gram": self._gram, "unrated": self._unrated, **rating}
 
     def _restore(self, arrays: dict[str, npt.NDArray[Any]]) -> None:
-        self._movies, self._gram, self._rated = arrays["movies"], arrays["gram"], arrays["rated"]
+        self._movies, self._gram, self._unrated = arrays["movies"], arrays["gram"], arrays["unrated"]
         self._rating = RatingFactors(*(arrays[f"rating.{name}"] for name in RatingFactors.__slots__))

@@ -73,13 +73,25 @@ class _Side:
         import torch
 
         rows.zero_()
-        everything = weight * (others.T @ others)
-        ridge = torch.eye(others.shape[1], device=others.device)
+        spectrum, turned = torch.linalg.eigh(weight * (others.T @ others))
+        others = others @ turned  # there, what all rows have in common is diagonal
         for at, rated, inside in self._batches:
             vectors = others[rated] * inside[..., None]
-            l2_row = l2 * (inside.sum(1) + weight * len(others))
-            matrix = vectors.transpose(1, 2) @ vectors + everything + l2_row[:, None, None] * ridge
-            rows[at] = torch.linalg.solve(matrix, vectors.sum(1))
+            common = spectrum.clamp(min=0.0) + l2 * (inside.sum(1, keepdim=True) + weight * len(others))
+            if vectors.shape[1] < vectors.shape[2]:  # Woodbury: as many equations as ratings
+                scaled = vectors / common[:, None]
+                found = (_solved(scaled @ vectors.transpose(1, 2), 1.0, inside)[:, None] @ scaled)[:, 0]
+            else:
+                found = _solved(vectors.transpose(1, 2) @ vectors, common, vectors.sum(1))
+            rows[at] = found @ turned.T
+
+
+def _solved(matrix: torch.Tensor, diagonal: torch.Tensor | float, right: torch.Tensor) -> torch.Tensor:
+    """Of (matrix + diagonal) x = right, for each of a batch."""
+    import torch
+
+    matrix.diagonal(dim1=1, dim2=2).add_(diagonal)
+    return torch.cholesky_solve(right[..., None], torch.linalg.cholesky(matrix))[..., 0]
 
 
 def ranking_users(
