@@ -18,6 +18,7 @@ from models.ranking_factors import RankingTrainer, ranking_users
 from models.rating_factors import RatingFactors, RatingTrainer, rating_users
 from models.recommender import Epoch, OnEpoch, RatingPredictor, TrainingData
 from models.torch_device import training_device
+from streams.errors import ModelError
 
 __all__ = ["MatrixFactorization"]
 
@@ -38,11 +39,11 @@ class MatrixFactorization(RatingPredictor):
     def __init__(
         self,
         *,
-        factors: int = 64,
-        unrated_weight: float = 0.1,
-        l2: float = 0.01,
+        factors: int = 128,
+        unrated_weight: float = 0.3,
+        l2: float = 0.008,
         rating_factors: int = 16,
-        epochs: int = 20,
+        epochs: int = 30,
         patience: int = 3,
         device: str = "auto",
         seed: int = 0,
@@ -73,13 +74,18 @@ class MatrixFactorization(RatingPredictor):
         return self._stars(vectors, np.asarray(movie_ids, np.int64))
 
     def _fit(self, data: TrainingData, on_epoch: OnEpoch | None) -> None:
+        import torch
+
         device = training_device(self.device)
-        ranking_epochs, rating_epochs = self._epochs_needed(data, device, on_epoch)
-        ranking, rating = self._trainers(data, device)
-        for _ in range(ranking_epochs):
-            ranking.sweep()
-        for _ in range(rating_epochs):
-            rating.sweep()
+        try:
+            ranking_epochs, rating_epochs = self._epochs_needed(data, device, on_epoch)
+            ranking, rating = self._trainers(data, device)
+            for _ in range(ranking_epochs):
+                ranking.sweep()
+            for _ in range(rating_epochs):
+                rating.sweep()
+        except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]
+            raise ModelError(f"{self.name}: training diverged ({error}); raise l2, lower unrated_weight") from error
         self._learn(data, ranking, rating)
 
     def _trainers(self, data: TrainingData, device: str) -> tuple[RankingTrainer, RatingTrainer]:

@@ -184,13 +184,13 @@ class _Trainer:
         free = ~self._is_rated(users[np.repeat(owner, n)], sampled)
         tensors = (torch.as_tensor(x, device=self._device) for x in (rated, owner, lengths))
         movies, of, count = tensors
-        vectors = functional.embedding(movies, self._parameters["history"])
+        vectors = self._parameters["history"].index_select(0, movies)
         summed = torch.zeros(len(users), vectors.shape[1], device=self._device).index_add(0, of, vectors)
-        others = (summed[of] - vectors) / (count[of] - 1).clamp(min=1).sqrt()[:, None]
+        others = (summed.index_select(0, of) - vectors) / (count[of] - 1).clamp(min=1).sqrt()[:, None]
         whole = summed / count.clamp(min=1).sqrt()[:, None]
         negatives = torch.as_tensor(sampled[free], device=self._device)
         of_negatives = torch.as_tensor(np.repeat(owner, n)[free], device=self._device)
-        logits = torch.cat([self._logits(others, movies), self._logits(whole[of_negatives], negatives)])
+        logits = torch.cat([self._logits(others, movies), self._logits(whole.index_select(0, of_negatives), negatives)])
         wanted = torch.zeros_like(logits)
         wanted[: len(movies)] = 1.0
         loss = functional.binary_cross_entropy_with_logits(logits, wanted)
@@ -203,11 +203,11 @@ class _Trainer:
         from torch.nn import functional
 
         p, factors = self._parameters, self._model.factors
-        movie = functional.embedding(movies, p["movie"])
+        movie = p["movie"].index_select(0, movies)
         first = functional.relu(user[:, factors:] + movie[:, factors:] + p["first_bias"])
         second = functional.relu(first @ p["second"] + p["second_bias"])
         product = (user[:, :factors] * movie[:, :factors]) @ p["out_gmf"]
-        return product + second @ p["out_mlp"] + p["bias"][movies]
+        return product + second @ p["out_mlp"] + p["bias"].index_select(0, movies)
 
     def _is_rated(self, users: Int64s, movies: Int64s) -> npt.NDArray[np.bool_]:
         pair = users * self._data.n_movies + movies

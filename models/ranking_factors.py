@@ -34,14 +34,14 @@ class RankingTrainer:
     ) -> None:
         import torch
 
-        self._weight, self._l2 = unrated_weight, l2
+        self._weight = unrated_weight
         start = 0.1 / factors**0.5
         random = torch.Generator().manual_seed(seed)
         self._movies = (torch.randn(data.n_movies, factors, generator=random) * start).to(device)
         self._users = torch.zeros(data.n_users, factors, device=device)
         self._row, self._column = (torch.as_tensor(x, device=device) for x in (data.row, data.column))
-        self._by_user = _Side(data.row, data.column, data.n_users, device)
-        self._by_movie = _Side(data.column, data.row, data.n_movies, device)
+        self._by_user = _Side(data.row, data.column, (data.n_users, data.n_movies), unrated_weight, l2, device)
+        self._by_movie = _Side(data.column, data.row, (data.n_movies, data.n_users), unrated_weight, l2, device)
 
     @property
     def movies(self) -> Float32s:
@@ -49,35 +49,43 @@ class RankingTrainer:
         return movies
 
     def sweep(self) -> float:
-        """Solve for all users, then for all movies. Returns the objective without its penalties, per rating."""
-        self._by_user.solve(self._users, self._movies, self._weight, self._l2)
-        self._by_movie.solve(self._movies, self._users, self._weight, self._l2)
+        """Solve for all users, then for all movies. Returns the objective, per rating."""
+        self._by_user.solve(self._users, self._movies)
+        self._by_movie.solve(self._movies, self._users)
         rated = (self._users[self._row] * self._movies[self._column]).sum(1)
         grams = (self._users.T @ self._users) * (self._movies.T @ self._movies)
-        return float((((1 - rated) ** 2).sum() + self._weight * grams.sum()) / len(self._row))
+        penalty = (self._by_user.l2 @ self._users**2).sum() + (self._by_movie.l2 @ self._movies**2).sum()
+        return float((((1 - rated) ** 2).sum() + self._weight * grams.sum() + penalty) / len(self._row))
 
 
 class _Side:
     """The rows of one side, each with what it rated, or was rated by, on the other."""
 
-    def __init__(self, row: Int64s, other: Int64s, n_rows: int, device: str) -> None:
+    def __init__(
+        self, row: Int64s, other: Int64s, shape: tuple[int, int], weight: float, l2: float, device: str
+    ) -> None:
         import torch
+
+        n_rows, n_others = shape
+        self._weight = weight
+        ratings = np.bincount(row, minlength=n_rows)
+        self.l2 = torch.as_tensor(l2 * (ratings + weight * n_others), dtype=torch.float32, device=device)
 
         self._batches = [
             tuple(torch.as_tensor(x, device=device) for x in (batch.rows, other[batch.at], batch.inside))
             for batch in row_batches(row, n_rows)
         ]
 
-    def solve(self, rows: torch.Tensor, others: torch.Tensor, weight: float, l2: float) -> None:
+    def solve(self, rows: torch.Tensor, others: torch.Tensor) -> None:
         """Set ``rows`` to the minimum of the objective given ``others``; a row without ratings to 0."""
         import torch
 
         rows.zero_()
-        spectrum, turned = torch.linalg.eigh(weight * (others.T @ others))
+        spectrum, turned = torch.linalg.eigh(self._weight * (others.T @ others))
         others = others @ turned  # there, what all rows have in common is diagonal
         for at, rated, inside in self._batches:
             vectors = others[rated] * inside[..., None]
-            common = spectrum.clamp(min=0.0) + l2 * (inside.sum(1, keepdim=True) + weight * len(others))
+            common = spectrum.clamp(min=0.0) + self.l2[at][:, None]
             if vectors.shape[1] < vectors.shape[2]:  # Woodbury: as many equations as ratings
                 scaled = vectors / common[:, None]
                 found = (_solved(scaled @ vectors.transpose(1, 2), 1.0, inside)[:, None] @ scaled)[:, 0]

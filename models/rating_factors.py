@@ -52,7 +52,7 @@ class RatingTrainer:
         import torch
 
         random = torch.Generator().manual_seed(seed)
-        start = 0.1 * torch.randn(data.n_movies, factors + 1, generator=random)
+        start = 0.3 * torch.randn(data.n_movies, factors + 1, generator=random)
         start[:, -1] = 0.0
         self._mean = float(data.rating.mean(dtype=np.float64))
         self._stars = torch.as_tensor(data.rating - np.float32(self._mean), device=device)
@@ -60,6 +60,7 @@ class RatingTrainer:
         self._ratings_of = torch.bincount(self._row, minlength=data.n_users).float()
         self._users = _Side.of(data.row, torch.zeros(data.n_users, factors + 1), device)
         self._movies = _Side.of(data.column, start, device)
+        self._users.precision[:-1, :-1] /= 5.0  # users free to move, or what little the factors say is taken for noise
         self._features = torch.as_tensor(_design(data.features), device=device)
         self._noise = max(float(self._stars.var(correction=0)), 1e-3)
         self._weight = torch.full((data.n_users,), 1.0 / self._noise, device=device)
