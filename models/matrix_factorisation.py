@@ -17,7 +17,7 @@ from models.interactions import Float32s, Histories
 from models.ranking_factors import RankingTrainer, ranking_users
 from models.rating_factors import RatingFactors, RatingTrainer, rating_users
 from models.recommender import Epoch, OnEpoch, RatingPredictor, TrainingData
-from models.torch_device import training_device
+from models.torch_device import device_named
 from streams.errors import ModelError
 
 __all__ = ["MatrixFactorization"]
@@ -65,18 +65,18 @@ class MatrixFactorization(RatingPredictor):
     def predict(self, user_ids: npt.ArrayLike, movie_ids: npt.ArrayLike) -> Float32s:
         """Stars in [0.5, 5]: float32 (n,). A user or movie unseen in training is an average one."""
         users, position = np.unique(np.asarray(user_ids, np.int64), return_inverse=True)
-        vectors = rating_users(self._rating, self._history_of_rows(self._rows(users)))
+        vectors = rating_users(self._rating, self._learnt(self._history_of_rows(self._rows(users))))
         return self._stars(vectors[position], np.asarray(movie_ids, np.int64))
 
     def predict_for_history(self, histories: Histories, movie_ids: npt.ArrayLike) -> Float32s:
         """Stars in [0.5, 5]: float32 (n,)."""
-        vectors = rating_users(self._rating, self._known(histories))
+        vectors = rating_users(self._rating, self._learnt(self._known(histories)))
         return self._stars(vectors, np.asarray(movie_ids, np.int64))
 
     def _fit(self, data: TrainingData, on_epoch: OnEpoch | None) -> None:
         import torch
 
-        device = training_device(self.device)
+        device = device_named(self.device)
         try:
             ranking_epochs, rating_epochs = self._epochs_needed(data, device, on_epoch)
             ranking, rating = self._trainers(data, device)
@@ -147,8 +147,9 @@ class MatrixFactorization(RatingPredictor):
     def _stars(self, users: Float32s, movie_ids: npt.NDArray[np.int64]) -> Float32s:
         at = np.searchsorted(self.movie_ids, movie_ids)
         at[at == len(self.movie_ids)] = 0
-        vectors = self._rating.movies[at]
-        vectors[self.movie_ids[at] != movie_ids] = self._rating.movies.mean(axis=0)
+        column = np.where(self.movie_ids[at] == movie_ids, self._columns[at], -1)
+        vectors = self._rating.movies[column]
+        vectors[column < 0] = self._rating.movies.mean(axis=0)
         stars = self._rating.level[0] + (users[:, :-1] * vectors[:, :-1]).sum(1) + users[:, -1] + vectors[:, -1]
         clipped: Float32s = np.clip(stars, 0.5, 5.0).astype(np.float32)
         return clipped

@@ -20,7 +20,7 @@ import numpy.typing as npt
 from models.early_stopping import LastSlice, Patience
 from models.interactions import Float32s, Histories
 from models.recommender import Epoch, OnEpoch, Recommender, TrainingData
-from models.torch_device import training_device
+from models.torch_device import device_named
 from streams.errors import ModelError
 from streams.records import Int64s
 
@@ -83,7 +83,7 @@ class NeuMF(Recommender):
         trial = _Trainer(self, last.before)
         for number in range(1, self.epochs + 1):
             loss = trial.epoch()
-            self._learnt = trial.learnt
+            self._weights = trial.learnt
             validation = last.ndcg(self._score)
             patience.tell(number, validation)
             if on_epoch:
@@ -94,10 +94,10 @@ class NeuMF(Recommender):
             trial = _Trainer(self, data)
             for _ in range(patience.best_epoch):
                 trial.epoch()
-            self._learnt = trial.learnt
+            self._weights = trial.learnt
 
     def _score(self, histories: Histories) -> Float32s:
-        learnt = self._learnt
+        learnt = self._weights
         summed = np.add.reduceat(learnt["history"][histories.movie_id], histories.start[:-1])
         user = (summed / np.sqrt(histories.lengths)[:, None]).astype(np.float32)
         factors = self.factors
@@ -112,10 +112,10 @@ class NeuMF(Recommender):
         return scores.astype(np.float32, copy=False)
 
     def _arrays(self) -> dict[str, npt.NDArray[Any]]:
-        return dict(self._learnt)
+        return dict(self._weights)
 
     def _restore(self, arrays: dict[str, npt.NDArray[Any]]) -> None:
-        self._learnt = arrays
+        self._weights = arrays
 
 
 class _Trainer:
@@ -125,7 +125,7 @@ class _Trainer:
         import torch
 
         self._model, self._data = model, data
-        self._device = training_device(model.device)
+        self._device = device_named(model.device)
         self._random = np.random.default_rng(model.seed)
         seeded = torch.Generator().manual_seed(model.seed)
         width, half = model.factors + model.hidden, model.hidden // 2
@@ -195,7 +195,7 @@ class _Trainer:
         wanted[: len(movies)] = 1.0
         loss = functional.binary_cross_entropy_with_logits(logits, wanted)
         self._optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         self._optimiser.step()
         return float(loss.detach()), len(logits)
 

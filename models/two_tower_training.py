@@ -175,7 +175,7 @@ def _examples(
     at: npt.NDArray[np.int64],
     model: TwoTower,
     random: np.random.Generator,
-    device: torch.device,
+    device: str,
 ) -> _Examples:
     """The ratings ``at`` to predict, each from a history that ends up to ``horizon`` before it, of one at least."""
     gap = np.minimum(random.integers(0, model.horizon, len(at)), rank[at] - 1)
