@@ -15,9 +15,9 @@ from faust.types import TP
 
 from agents.ingest import FeatureIngest
 from streams.app import BatchedApp
-from streams.bus import Bus
+from streams.bus import Bus, OffsetRange, TopicInfo
 from streams.delivery import batched_topic
-from streams.errors import StoreSetBack, StoreUnavailable
+from streams.errors import BusUnavailable, StoreSetBack, StoreUnavailable
 from streams.events import RATINGS
 from streams.gather import gather_batches
 from streams.records import TopicPartition
@@ -26,6 +26,8 @@ __all__ = ["FEATURES", "create_features_app", "follow_store"]
 
 FEATURES = "features"
 """The agent's name: its Faust app id and consumer group, and its rows in the store."""
+
+_RETRY_S = 0.5
 
 log = structlog.get_logger(__name__)
 
@@ -46,10 +48,9 @@ def create_features_app(
     """
 
     async def start_offsets(assigned: set[TP]) -> Mapping[TP, int]:
-        log = (await bus.topics())[RATINGS]
-        held = await bus.offsets(RATINGS)
+        topic, held = await _log_of(bus)
         ranges = {tp: held[tp] for tp in (TopicPartition(*tp) for tp in assigned)}
-        start = await ingest.assign(log, ranges)
+        start = await ingest.assign(topic, ranges)
         return {TP(*tp): offset for tp, offset in start.items()}
 
     async def on_revoked(revoked: set[TP]) -> None:
@@ -73,6 +74,19 @@ def create_features_app(
                 _begin_anew(app, error)
 
     return app
+
+
+async def _log_of(bus: Bus) -> tuple[TopicInfo, Mapping[TopicPartition, OffsetRange]]:
+    """The log and its ends.
+
+    A broker that goes away in the middle of a rebalance is waited for, as long as whoever awaits this allows.
+    """
+    while True:
+        try:
+            return (await bus.topics())[RATINGS], await bus.offsets(RATINGS)
+        except BusUnavailable as error:
+            log.warning("log not there to start from, trying again", error=str(error))
+            await asyncio.sleep(_RETRY_S)
 
 
 async def follow_store(app: BatchedApp, ingest: FeatureIngest, *, every_s: float = 1.0) -> None:

@@ -7,12 +7,13 @@ transport is not used: it hands over records one by one, from another thread, an
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import cast
 
 from faust.types import TP
 
 from streams.delivery import BatchedDelivery
-from streams.errors import BusError
+from streams.errors import BusError, BusUnavailable
 from streams.kafka import KafkaBus
 from streams.kafka_consumer import KafkaConsumer, Membership
 from streams.records import TopicPartition
@@ -59,7 +60,8 @@ class GroupConsumer(LogConsumer):
     async def _assigned(self, assigned: set[TopicPartition], generation: int) -> None:
         try:
             self.app.consumer_generation_id = generation
-            self._highwaters = await self.highwaters(*self.assignment())
+            with suppress(BusUnavailable):  # of a broker that has just gone: they serve lag, and each commit reads them
+                self._highwaters = await self.highwaters(*self.assignment())
             await self.on_partitions_assigned(self.assignment(), generation)
         except Exception as error:
             await self.crash(error)
