@@ -76,16 +76,13 @@ async def test_a_worker_waits_for_a_store_that_is_restarted(server: LocalPostgre
         assert sum(report.offsets.values()) == report.events > RATINGS
 
 
-@pytest.mark.parametrize("bus_of", ["memory", pytest.param("kafka", marks=pytest.mark.broker)])
+@pytest.mark.streamlens_bus("memory", pytest.param("kafka", marks=pytest.mark.broker))
 @pytest.mark.parametrize("under_load", [True, False])
-async def test_what_the_server_lost_in_a_crash_is_applied_again(
-    request: pytest.FixtureRequest, bus_of: str, under_load: bool
-) -> None:
+async def test_what_the_server_lost_in_a_crash_is_applied_again(streamlens_bus_url: str, under_load: bool) -> None:
     """Also where no record comes any more to show that something is missing."""
-    url = request.getfixturevalue("kafka_url") if bus_of == "kafka" else f"memory://lost-{under_load}"
     server = LocalPostgres("wal_writer_delay=10s", "wal_writer_flush_after=1GB", "wal_buffers=64MB")  # loses much
     try:
-        async with open_bus(url) as bus:
+        async with open_bus(streamlens_bus_url) as bus:
             await bus.create_topics(*run_topics(4))
             worker = FeatureWorker(WorkerOptions(bus.url, server.url, run_id="run", flush_records=500))
             stats, stopping = worker.ingest.stats, asyncio.Event()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 import pytest
 
@@ -15,14 +14,9 @@ from streams.replay_options import ReplayOptions
 from streams.replayer import Replayer, ReplaySummary
 from streams.topics import run_topics
 
+pytestmark = pytest.mark.streamlens_bus("memory", "sqlite", pytest.param("kafka", marks=pytest.mark.broker))
+
 DATA = open_dataset("synthetic:ratings=2000,users=50")
-
-
-@pytest.fixture(params=["memory", "sqlite", pytest.param("kafka", marks=pytest.mark.broker)])
-def bus_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    if request.param == "kafka":
-        return str(request.getfixturevalue("kafka_url"))
-    return "memory://" if request.param == "memory" else f"sqlite:///{tmp_path}/bus.db"
 
 
 async def replay(bus: Bus, run_id: str, limit: int = 500, *, append: bool = False) -> ReplaySummary:
@@ -30,8 +24,8 @@ async def replay(bus: Bus, run_id: str, limit: int = 500, *, append: bool = Fals
     return await Replayer(DATA, bus, options, run_id=run_id, append=append).replay()
 
 
-async def test_a_second_run_on_the_same_topics_is_refused_unless_it_is_to_append(bus_url: str) -> None:
-    async with open_bus(bus_url) as bus:
+async def test_a_second_run_on_the_same_topics_is_refused_unless_it_is_to_append(streamlens_bus_url: str) -> None:
+    async with open_bus(streamlens_bus_url) as bus:
         first = await replay(bus, "first")
         before = await bus.offsets(RATINGS)
         with pytest.raises(ConfigError, match=r"no run but second in topic ratings, found run first; name another"):
@@ -41,9 +35,9 @@ async def test_a_second_run_on_the_same_topics_is_refused_unless_it_is_to_append
         assert (await replay(bus, "second")).already_complete  # to resume needs no word
 
 
-async def test_ratings_of_others_are_no_run(bus_url: str) -> None:
+async def test_ratings_of_others_are_no_run(streamlens_bus_url: str) -> None:
     """Somebody's own client publishes them; time they do not tell."""
-    async with open_bus(bus_url) as bus:
+    async with open_bus(streamlens_bus_url) as bus:
         await bus.create_topics(*run_topics(4))
         async with bus.producer() as producer:
             foreign = b'{"user_id":1,"movie_id":2,"rating":3.0,"timestamp":1000000000,"source":"page","event_id":1}'
