@@ -20,7 +20,7 @@ def run(events: int = 1_000_000) -> dict[str, Any]:
 
     Raises ModelError where one fails.
     """
-    users, movies = max(1, events // _USERS_OF), max(500, events // _MOVIES_OF)
+    users, movies = max(1, events // _USERS_OF), max(1_500, events // _MOVIES_OF)
     data = f"synthetic:users={users},ratings={events},movies={movies}"
     started = time.monotonic()
     outcomes = list(run_experiment(Experiment(COMPETITORS, "random", data)))
