@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -63,6 +64,7 @@ class KafkaConsumer:
         self._positions: dict[TopicPartition, int] = {}
         self._paused: set[TopicPartition] = set()
         self._closed = False
+        self._admitted = asyncio.Event()
         self._reader = AIOKafkaConsumer(
             bootstrap_servers=list(cluster.address.servers),
             enable_auto_commit=False,
@@ -96,6 +98,19 @@ class KafkaConsumer:
     def rejoin(self) -> None:
         """Of a member: have its partitions revoked and assigned anew, by joining the group again."""
         self._reader._coordinator.request_rejoin()
+
+    async def admitted(self) -> None:
+        """Wait until the group has given it a share, which may be empty. Raises BusDenied where it may not join."""
+        while not self._admitted.is_set() and not self._closed:
+            self._check_membership("join the group")
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._admitted.wait(), _IDLE_S)
+
+    def _check_membership(self, doing: str) -> None:
+        """aiokafka works for the membership in the background, and tells only who asks what has gone wrong there."""
+        if self._membership is not None:
+            with kafka_errors(self._what(doing)):
+                self._reader._coordinator.check_errors()
 
     async def __aenter__(self) -> Self:
         return self
@@ -149,12 +164,11 @@ class KafkaConsumer:
             raise ValueError(f"max_records: expected at least 1, found {max_records}")
         wanted = (set(self._positions) if partitions is None else self._assigned(partitions)) - self._paused
         await asyncio.sleep(0)  # or a loop of fetches from a full log lets nobody else run
+        self._check_membership("fetch")
         if not wanted:
             await asyncio.sleep(min(timeout_s, _IDLE_S))
             return []
         with kafka_errors(self._what("fetch")):
-            if self._membership is not None:
-                self._reader._coordinator.check_errors()
             fetched = await fetched_batches(self._reader, {self._wire(tp) for tp in wanted}, timeout_s, max_records)
         batches = []
         for batch in fetched:
@@ -252,6 +266,7 @@ class KafkaConsumer:
         assert self._membership is not None
         # Where to start is the caller's to say: until then nothing of them is asked for.
         self._positions = dict.fromkeys(assigned, 0)
+        self._admitted.set()
         await self._membership.assigned(assigned, self._reader._coordinator.generation)
 
     def _wire(self, tp: TopicPartition) -> KafkaPartition:

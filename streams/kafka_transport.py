@@ -44,7 +44,8 @@ class GroupConsumer(LogConsumer):
         )
         self._topics = topics
         await self._shared.refresh()
-        self._reader = await bus.member(*topics, group=conf.id, membership=membership)
+        self._reader = member = await bus.member(*topics, group=conf.id, membership=membership)
+        await member.admitted()
 
     def reassign(self) -> None:
         """Join the group again: if it has changed nothing else, the others do not notice."""

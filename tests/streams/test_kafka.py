@@ -10,8 +10,16 @@ from pathlib import Path
 
 import confluent_kafka
 import pytest
-from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin import (
+    AclBinding,
+    AclOperation,
+    AclPermissionType,
+    AdminClient,
+    ResourcePatternType,
+    ResourceType,
+)
 
+from agents.worker import FeatureWorker, WorkerOptions
 from streams.bus import Bus, Consumer, TopicSpec, open_bus
 from streams.errors import BusDenied, BusError, BusUnavailable, UnknownTopic
 from streams.kafka import KafkaBus
@@ -229,9 +237,9 @@ async def test_nobody_at_the_address_is_one_clear_error() -> None:
 
 @pytest.fixture(scope="module")
 def guarded_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A broker that asks for a user, and lets "reader" do nothing; its address."""
+    """A broker that asks for a user, lets "reader" do nothing, and "loner" all but join a group; its address."""
     plain, control, guarded = free_ports(3)
-    users = 'user_admin="admin-secret" user_reader="reader-secret"'
+    users = 'user_admin="admin-secret" user_reader="reader-secret" user_loner="loner-secret"'
     kafka = LocalKafka(
         tmp_path_factory.mktemp("guarded") / "kafka",
         f"listeners=SASL://127.0.0.1:{guarded},PLAINTEXT://127.0.0.1:{plain},CONTROLLER://127.0.0.1:{control}",
@@ -247,6 +255,10 @@ def guarded_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     )
     try:
         kafka.start()
+        admin = AdminClient({"bootstrap.servers": f"127.0.0.1:{plain}"})
+        everything = ("*", AclOperation.ALL, AclPermissionType.ALLOW)
+        topics = AclBinding(ResourceType.TOPIC, "*", ResourcePatternType.LITERAL, "User:loner", *everything)
+        admin.create_acls([topics])[topics].result(20)
         yield f"kafka://127.0.0.1:{guarded}"
     finally:
         kafka.remove()
@@ -295,6 +307,14 @@ async def test_what_a_user_may_not_do_is_named(guarded_kafka: str) -> None:
             await bus.create_topics(TopicSpec("other", 1))
         with pytest.raises(UnknownTopic):  # what may not even be described does not exist, as for every Kafka client
             await bus.consumer("ratings")
+
+
+async def test_a_worker_that_may_not_join_its_group_ends_and_says_so(guarded_kafka: str, tmp_path: Path) -> None:
+    use_kafka_settings(login("loner", "loner-secret"))
+    options = WorkerOptions(f"{guarded_kafka}/lonely", f"sqlite:///{tmp_path}/features.db")
+    with pytest.raises(BusDenied, match=r"join the group as group lonely\.features: expected the permission"):
+        async with asyncio.timeout(30):
+            await FeatureWorker(options).run(asyncio.Event())
 
 
 # -- outages
