@@ -139,13 +139,28 @@ class BatchedApp(faust.App):
 
     async def serve(self, stopping: asyncio.Event) -> None:
         """Run until ``stopping`` is set, then drain, commit and stop. Raises the error that stopped the app earlier."""
-        await self.start()
+        if not await self._start_unless(stopping):
+            return
         try:
             await self.wait(stopping)  # type: ignore[arg-type]
         finally:
             await self.stop()
         if self._fatal is not None:
             raise self._fatal
+
+    async def _start_unless(self, stopping: asyncio.Event) -> bool:
+        """False where ``stopping`` was set first: a group may have a member wait long for its partitions."""
+        starting, stopped = asyncio.ensure_future(self.start()), asyncio.ensure_future(stopping.wait())
+        try:
+            await asyncio.wait({starting, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            stopped.cancel()
+            starting.cancel()  # does nothing to what is done
+            await asyncio.wait({starting})
+        if starting.cancelled():
+            return False
+        starting.result()
+        return True
 
     async def stop(self) -> None:
         """Drain, commit and stop. A cancellation cuts the draining short, never the stopping: tasks would be left."""

@@ -12,6 +12,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import pytest
+from aiokafka import AIOKafkaConsumer
+from aiokafka.abc import ConsumerRebalanceListener
 
 from agents.worker import FeatureWorker, WorkerOptions
 from featurestore.reader import FeatureReader
@@ -120,6 +122,46 @@ async def test_a_restarted_worker_with_its_instance_id_has_its_partitions_back_a
         for _ in range(2):
             async with working(bus, tmp_path, "one") as worker:
                 await until(lambda w=worker: len(w.ingest.writer.cursors) == PARTITIONS, limit_s=6)  # type: ignore[misc]
+
+
+class _Busy(ConsumerRebalanceListener):  # type: ignore[misc]
+    """A member of a group that does not let go of its partitions."""
+
+    def __init__(self) -> None:
+        self.assigned, self.asked, self.done = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def on_partitions_revoked(self, revoked: object) -> None:
+        if self.assigned.is_set():
+            self.asked.set()
+            await self.done.wait()
+
+    async def on_partitions_assigned(self, assigned: object) -> None:
+        self.assigned.set()
+
+
+async def test_a_worker_that_waits_for_its_partitions_stops_when_asked_to(
+    streamlens_broker: str, streamlens_bus_url: str, tmp_path: Path
+) -> None:
+    async with open_bus(streamlens_bus_url) as bus, asyncio.timeout(60):
+        await bus.create_topics(*run_topics(PARTITIONS))
+        prefix = streamlens_bus_url.rpartition("/")[2]
+        busy, stopping = _Busy(), asyncio.Event()
+        other = AIOKafkaConsumer(
+            bootstrap_servers=streamlens_broker, group_id=f"{prefix}.features", max_poll_interval_ms=300_000
+        )
+        await other.start()
+        try:
+            other.subscribe([f"{prefix}.{RATINGS}"], listener=busy)
+            await busy.assigned.wait()
+            worker = FeatureWorker(WorkerOptions(bus.url, store_url(tmp_path), run_id="run"))
+            running = asyncio.create_task(worker.run(stopping))
+            await busy.asked.wait()
+            stopping.set()
+            await asyncio.wait_for(running, 15)
+            assert not worker.ingest.writer.cursors
+        finally:
+            busy.done.set()
+            await other.stop()
 
 
 class Child:
