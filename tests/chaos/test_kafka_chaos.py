@@ -385,7 +385,7 @@ async def test_a_worker_that_commits_on_delivery_is_found_out_on_kafka(streamlen
             try:
                 if kills_left:
                     async with asyncio.timeout(PATIENCE_S):
-                        while not before < applied() < await committed():
+                        while not before < applied() < await committed():  # noqa: ASYNC110, neither tells when it moves
                             await asyncio.sleep(0)
                 else:
                     await replaying
