@@ -157,7 +157,7 @@ async def test_a_worker_that_waits_for_its_partitions_stops_when_asked_to(
             running = asyncio.create_task(worker.run(stopping))
             await busy.asked.wait()
             stopping.set()
-            await asyncio.wait_for(running, 15)
+            await asyncio.wait_for(running, 8)
             assert not worker.ingest.writer.cursors
         finally:
             busy.done.set()
