@@ -107,6 +107,8 @@ def prepare_run(
     data = open_dataset(name)
     dataset = with_drift(data, options)
     plan = plan_replay(dataset, options)
+    if settings.bus is not None:  # a mistake in its URL or login shall leave no run behind that must be resumed on it
+        asyncio.run(_reach(settings.bus))
     run = start_run(
         settings.var,
         data=name,
@@ -118,6 +120,11 @@ def prepare_run(
         store_url=settings.store,
     )
     return PreparedReplay(run, dataset, options, plan)
+
+
+async def _reach(bus_url: str) -> None:
+    async with open_bus(bus_url):
+        pass
 
 
 def continue_run(settings: Settings, run_id: str) -> PreparedReplay:

@@ -30,7 +30,7 @@ from aiokafka.protocol.transaction import InitProducerIdRequest
 
 from streams.bus import OffsetRange
 from streams.errors import BusError, BusUnavailable
-from streams.kafka_errors import CONNECTION_ERRORS, kafka_errors, limit_logs, translated
+from streams.kafka_errors import CONNECTION_ERRORS, kafka_errors, limit_logs, muted_logs, translated
 from streams.kafka_metadata import TopicsRequest
 from streams.kafka_settings import KafkaAddress, KafkaSettings
 from streams.records import TopicPartition
@@ -121,7 +121,8 @@ class KafkaCluster:
         try:
             while True:
                 try:
-                    await self.client.bootstrap()
+                    with muted_logs():
+                        await self.client.bootstrap()
                     return
                 except CONNECTION_ERRORS as error:
                     why = await self._why_not(error)
@@ -138,7 +139,8 @@ class KafkaCluster:
         for host, port, _ in self.client.hosts:
             options = self.settings.client_options()
             try:
-                connection = await create_conn(host, port, request_timeout_ms=REQUEST_TIMEOUT_MS, **options)
+                with muted_logs():
+                    connection = await create_conn(host, port, request_timeout_ms=REQUEST_TIMEOUT_MS, **options)
             except CONNECTION_ERRORS as found:
                 error = found
             else:

@@ -12,7 +12,7 @@ import aiokafka.errors as kafka
 
 from streams.errors import BusDenied, BusError, BusUnavailable, OffsetOutOfRange, StreamLensError, UnknownTopic
 
-__all__ = ["CONNECTION_ERRORS", "kafka_errors", "limit_logs", "translated"]
+__all__ = ["CONNECTION_ERRORS", "kafka_errors", "limit_logs", "muted_logs", "translated"]
 
 CONNECTION_ERRORS = (OSError, asyncio.TimeoutError, kafka.KafkaError)
 """What aiokafka's calls raise where a cluster does not do what was asked."""
@@ -97,8 +97,11 @@ class _Limit(logging.Filter):
         self._second = 0
         self._lines = 0
         self._dropped = 0
+        self.muted = 0
 
     def filter(self, record: logging.LogRecord) -> bool:
+        if self.muted:
+            return False
         second = int(self._clock())
         if second != self._second:
             self._second, self._lines = second, 0
@@ -124,3 +127,13 @@ def limit_logs() -> None:
         logger = logging.getLogger(name)
         if _limit not in logger.filters:
             logger.addFilter(_limit)
+
+
+@contextmanager
+def muted_logs() -> Iterator[None]:
+    """Nothing that aiokafka logs meanwhile is told: for a block that raises what has gone wrong."""
+    _limit.muted += 1
+    try:
+        yield
+    finally:
+        _limit.muted -= 1

@@ -6,11 +6,21 @@ import os
 import shutil
 import socket
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from confluent_kafka.admin import (
+    AclBinding,
+    AclOperation,
+    AclPermissionType,
+    AdminClient,
+    ResourcePatternType,
+    ResourceType,
+)
 
-__all__ = ["LocalKafka", "free_ports"]
+__all__ = ["LocalKafka", "free_ports", "guarded"]
 
 _TOOLS = Path(__file__).resolve().parents[2] / "shared" / "kafka"
 
@@ -54,6 +64,38 @@ class LocalKafka:
         )
         assert done.returncode == 0, done.stderr
         return done.stdout
+
+
+@contextmanager
+def guarded(folder: Path) -> Iterator[str]:
+    """The address of a broker that asks for a user: "admin" may do all, "reader" nothing, "loner" not join a group.
+
+    The password is the name with "-secret" behind it.
+    """
+    plain, control, asking = free_ports(3)
+    users = " ".join(f'user_{name}="{name}-secret"' for name in ("admin", "reader", "loner"))
+    kafka = LocalKafka(
+        folder,
+        f"listeners=SASL://127.0.0.1:{asking},PLAINTEXT://127.0.0.1:{plain},CONTROLLER://127.0.0.1:{control}",
+        f"advertised.listeners=SASL://127.0.0.1:{asking},PLAINTEXT://127.0.0.1:{plain}",
+        f"controller.quorum.voters=1@127.0.0.1:{control}",
+        "listener.security.protocol.map=SASL:SASL_PLAINTEXT,PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+        "inter.broker.listener.name=PLAINTEXT",
+        "sasl.enabled.mechanisms=PLAIN",
+        "listener.name.sasl.plain.sasl.jaas.config="
+        f"org.apache.kafka.common.security.plain.PlainLoginModule required {users};",
+        "authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+        "super.users=User:ANONYMOUS;User:admin",
+    )
+    try:
+        kafka.start()
+        admin = AdminClient({"bootstrap.servers": f"127.0.0.1:{plain}"})
+        all_of_it = ("*", AclOperation.ALL, AclPermissionType.ALLOW)
+        topics = AclBinding(ResourceType.TOPIC, "*", ResourcePatternType.LITERAL, "User:loner", *all_of_it)
+        admin.create_acls([topics])[topics].result(20)
+        yield f"127.0.0.1:{asking}"
+    finally:
+        kafka.remove()
 
 
 def free_ports(count: int) -> list[int]:

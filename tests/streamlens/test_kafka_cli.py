@@ -11,10 +11,12 @@ from pathlib import Path
 import pytest
 
 from streams.testing import unique_prefix
+from tests.local_kafka import free_ports, guarded
 
 pytestmark = pytest.mark.broker
 
 DATA = Path(__file__).parents[2] / "data" / "ml-latest-small"
+STORE = ("--store", "sqlite:///features.db")
 
 
 def streamlens(*arguments: str, expected: int = 0) -> str:
@@ -38,7 +40,39 @@ def test_a_run_on_kafka_is_replayed_worked_and_verified(streamlens_broker: str) 
     assert json.loads(streamlens("verify", "--bus", f"kafka://{streamlens_broker}", "--json"))["ok"]
 
 
-def test_a_wrong_address_is_one_line_and_exit_code_3() -> None:
-    said = streamlens("topics", "list", "--bus", "kafka://127.0.0.1:1", expected=3)
-    assert said.startswith("streamlens: bus kafka://127.0.0.1:1: expected a Kafka broker")
+def one_line(said: str) -> str:
+    assert said.startswith("streamlens: ")
     assert said.count("\n") == 1
+    return said
+
+
+def test_a_broker_that_is_away_is_one_line_and_exit_code_3_and_leaves_no_run(workplace: Path) -> None:
+    nowhere = ("--bus", f"kafka://127.0.0.1:{free_ports(1)[0]}")
+    for command in (("topics", "list"), ("replay", "--data", "synthetic:ratings=100"), ("worker",)):
+        said = one_line(streamlens(*command, *nowhere, *(STORE if command == ("worker",) else ()), expected=3))
+        assert "expected a Kafka broker, found none that answers" in said
+    assert not list(workplace.glob("var/runs/*"))
+
+
+def test_a_wrong_password_and_a_missing_permission_are_one_line_and_exit_code_2(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STREAMLENS_KAFKA_SECURITY_PROTOCOL", "SASL_PLAINTEXT")
+    replay = ("replay", "--data", "synthetic:ratings=100", "--speed", "max", "--quiet")
+    with guarded(tmp_path / "kafka") as address:
+        bus = ("--bus", f"kafka://{address}")
+
+        def told(user: str, password: str, *command: str) -> str:
+            monkeypatch.setenv("STREAMLENS_KAFKA_USERNAME", user)
+            monkeypatch.setenv("STREAMLENS_KAFKA_PASSWORD", password)
+            return streamlens(*command, expected=2)
+
+        for command in (replay, ("topics", "list")):
+            said = one_line(told("admin", "hunter2", *command, *bus))
+            assert "STREAMLENS_KAFKA_PASSWORD" in said
+            assert "hunter2" not in said
+        denied = told("reader", "reader-secret", *replay, *bus).splitlines()[-1]
+        assert "create topic" in denied
+        assert denied.endswith("ask for an ACL")
+        told_of_group = told("loner", "loner-secret", "worker", "--quiet", *bus, *STORE).splitlines()[-1]
+        assert "join the group" in told_of_group

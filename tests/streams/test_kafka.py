@@ -10,14 +10,7 @@ from pathlib import Path
 
 import confluent_kafka
 import pytest
-from confluent_kafka.admin import (
-    AclBinding,
-    AclOperation,
-    AclPermissionType,
-    AdminClient,
-    ResourcePatternType,
-    ResourceType,
-)
+from confluent_kafka.admin import AdminClient
 
 from agents.worker import FeatureWorker, WorkerOptions
 from streams.bus import Bus, Consumer, TopicSpec, open_bus
@@ -27,7 +20,7 @@ from streams.kafka_producer import KafkaProducer
 from streams.kafka_settings import KafkaSettings, use_kafka_settings
 from streams.murmur2 import partition_for
 from streams.records import RecordBatch, TopicPartition
-from tests.local_kafka import LocalKafka, free_ports
+from tests.local_kafka import LocalKafka, free_ports, guarded
 
 pytestmark = [pytest.mark.broker, pytest.mark.streamlens_bus("kafka")]
 
@@ -237,31 +230,8 @@ async def test_nobody_at_the_address_is_one_clear_error() -> None:
 
 @pytest.fixture(scope="module")
 def guarded_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A broker that asks for a user, lets "reader" do nothing, and "loner" all but join a group; its address."""
-    plain, control, guarded = free_ports(3)
-    users = 'user_admin="admin-secret" user_reader="reader-secret" user_loner="loner-secret"'
-    kafka = LocalKafka(
-        tmp_path_factory.mktemp("guarded") / "kafka",
-        f"listeners=SASL://127.0.0.1:{guarded},PLAINTEXT://127.0.0.1:{plain},CONTROLLER://127.0.0.1:{control}",
-        f"advertised.listeners=SASL://127.0.0.1:{guarded},PLAINTEXT://127.0.0.1:{plain}",
-        f"controller.quorum.voters=1@127.0.0.1:{control}",
-        "listener.security.protocol.map=SASL:SASL_PLAINTEXT,PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
-        "inter.broker.listener.name=PLAINTEXT",
-        "sasl.enabled.mechanisms=PLAIN",
-        "listener.name.sasl.plain.sasl.jaas.config="
-        f"org.apache.kafka.common.security.plain.PlainLoginModule required {users};",
-        "authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer",
-        "super.users=User:ANONYMOUS;User:admin",
-    )
-    try:
-        kafka.start()
-        admin = AdminClient({"bootstrap.servers": f"127.0.0.1:{plain}"})
-        everything = ("*", AclOperation.ALL, AclPermissionType.ALLOW)
-        topics = AclBinding(ResourceType.TOPIC, "*", ResourcePatternType.LITERAL, "User:loner", *everything)
-        admin.create_acls([topics])[topics].result(20)
-        yield f"kafka://127.0.0.1:{guarded}"
-    finally:
-        kafka.remove()
+    with guarded(tmp_path_factory.mktemp("guarded") / "kafka") as address:
+        yield f"kafka://{address}"
 
 
 def login(user: str, password: str) -> KafkaSettings:
