@@ -11,13 +11,16 @@ import sys
 import tempfile
 from dataclasses import dataclass
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 
+from featurestore.database import open_reader
 from streamlens.presence import holder
 from streamlens.settings import Settings
 from streamlens.target import Target, find_target
 from streams.dataset import DEFAULT_DATASET, open_dataset
-from streams.errors import StreamLensError
+from streams.errors import StoreMissing, StreamLensError
+from streams.postgres_url import without_password
 
 __all__ = ["Finding", "examine"]
 
@@ -26,6 +29,8 @@ _OLDEST_SQLITE = (3, 35, 0)
 _LEAST_FREE_BYTES = 1 << 30
 _PACKAGE_NAME = re.compile(r"[\w.-]+")
 """What a requirement begins with, whatever versions, extras and markers follow."""
+_EXTRAS = {"kafka": ("cramjam", "lz4"), "postgres": ("psycopg", "postgresql:// stores")}
+"""`pip install 'streamlens[NAME]'`: the package that it brings, and what for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,15 +43,15 @@ class Finding:
     hint: str = ""
 
 
-async def examine(run_id: str | None = None, bus: str | None = None) -> list[Finding]:
+async def examine(run_id: str | None = None, bus: str | None = None, store: str | None = None) -> list[Finding]:
     """All checks; none of them raises for what it finds, and none changes anything."""
-    findings = [_python(), _packages(), _sqlite()]
+    findings = [_python(), _packages(), _extras(), _sqlite()]
     try:
-        target = find_target(run_id, bus=bus)
+        target = find_target(run_id, bus=bus, store=store)
     except (StreamLensError, OSError) as error:
         return [*findings, Finding("settings", False, str(error), "mend it and look again")]
     findings += [_settings(), _locks(target.settings.var), _disk(target.settings.var), _data(target.settings)]
-    return [*findings, await _bus(target), _run(target)]
+    return [*findings, await _bus(target), _store(target), _run(target)]
 
 
 def _python() -> Finding:
@@ -69,6 +74,15 @@ def _packages() -> Finding:
             missing.append(name)
     found = f"missing: {', '.join(missing)}" if missing else f"all {len(wanted)} there"
     return Finding("packages", not missing, found, hint)
+
+
+def _extras() -> Finding:
+    """Never wrong: what needs one names it."""
+    found: dict[bool, list[str]] = {True: [], False: []}
+    for name, (package, serves) in _EXTRAS.items():
+        found[find_spec(package) is not None].append(f"{name} ({serves})")
+    missing = f"; not installed: {', '.join(found[False])}" if found[False] else ""
+    return Finding("extras", True, (", ".join(found[True]) or "none") + missing)
 
 
 def _sqlite() -> Finding:
@@ -133,6 +147,18 @@ async def _bus(target: Target) -> Finding:
         True,
         f"{target.bus_url}: {len(topics)} topics, {records:,} records",
     )
+
+
+def _store(target: Target) -> Finding:
+    if target.run is None and target.settings.store is None:
+        return Finding("store", True, "none yet; `streamlens worker` makes one")
+    try:
+        open_reader(target.store_url).close()
+    except StoreMissing as error:
+        return Finding("store", True, str(error))
+    except StreamLensError as error:
+        return Finding("store", False, str(error), "start what serves it, or name another with --store")
+    return Finding("store", True, without_password(target.store_url))
 
 
 def _run(target: Target) -> Finding:

@@ -16,11 +16,13 @@ def register(app: typer.Typer) -> None:
     app.command()(doctor)
 
 
-def doctor(run: options.RunId = None, bus: options.Bus = None, as_json: options.Json = False) -> None:
-    """Check Python, packages, SQLite, file locks, disk, data, bus and run; exit code 1 if anything is wrong."""
+def doctor(
+    run: options.RunId = None, bus: options.Bus = None, store: options.Store = None, as_json: options.Json = False
+) -> None:
+    """Check Python, packages, SQLite, file locks, disk, data, bus, store and run; exit code 1 if anything is wrong."""
     from streamlens.checkup import examine
 
-    findings = asyncio.run(examine(run, bus))
+    findings = asyncio.run(examine(run, bus, store))
     healthy = all(finding.ok for finding in findings)
     if as_json:
         print_json({"ok": healthy, "checks": findings})

@@ -56,6 +56,21 @@ def test_a_bus_that_is_not_there_is_a_finding(capsys: Capture, monkeypatch: pyte
     assert "nothing is there yet" in examined(capsys, 1)["bus"]["found"]
 
 
+def test_a_store_that_is_not_made_yet_is_fine_and_one_that_is_away_a_finding_without_its_password(
+    capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "streamlens worker" in examined(capsys, 0)["store"]["found"]
+    monkeypatch.setenv("STREAMLENS_STORE", "postgresql://ann:s3cret@127.0.0.1:1/db")
+    found = examined(capsys, 1)["store"]
+    assert "postgresql://ann@127.0.0.1:1/db: cannot be reached" in found["found"]
+    assert "s3cret" not in str(found)
+
+
+def test_what_an_extra_would_bring_is_told(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("streamlens.checkup.find_spec", lambda package: None if package == "psycopg" else package)
+    assert examined(capsys, 0)["extras"]["found"] == "kafka (lz4); not installed: postgres (postgresql:// stores)"
+
+
 def test_a_full_disk_is_a_finding(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
     class Usage(NamedTuple):
         total: int
