@@ -39,8 +39,8 @@ class HybridVae(Recommender):
     def __init__(
         self,
         *,
-        width: int = 64,
-        ridge: float = 3.0,
+        width: int = 128,
+        ridge: float = 4.0,
         kl_weight: float = 0.02,
         anneal_epochs: int = 5,
         dropout: float = 0.5,

@@ -41,7 +41,7 @@ class TwoTower(Recommender):
         self,
         *,
         width: int = 64,
-        ridge: float = 3.0,
+        ridge: float = 4.0,
         recency_half_life: float = 2.0,
         recency_floor: float = 0.03,
         horizon: int = 10,

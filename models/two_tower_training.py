@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from models.factor_start import principal_factors
+from models.factor_start import linear_start
 from models.history_weights import history_matrix
 from models.holdout import Holdout, histories_of, hold_out_last
 from models.interactions import Float32s, Histories
@@ -56,22 +56,25 @@ def in_batch_loss(logits: Tensor, target: Tensor, log_q: Tensor) -> Tensor:
 class TowerNetwork(torch.nn.Module):
     """Both towers; a movie's weights are its own plus ``features`` times a projection."""
 
-    def __init__(self, features: Float32s, factors: Float32s, counts: Float32s, scale: float, seed: int) -> None:
-        """factors: the start (movies, width), multiplied by ``scale``. counts: ratings per movie."""
+    def __init__(
+        self, features: Float32s, encoder: Float32s, decoder: Float32s, rated: Float32s, sharpness: float, seed: int
+    ) -> None:
+        """encoder, decoder: the start (movies, width). rated: 1 for movies that were, else 0 (movies,)."""
         super().__init__()
-        width = factors.shape[1]
+        width = encoder.shape[1]
         random = np.random.default_rng(seed)
-        projection = ridge_projection(features, factors * scale, (counts > 0).astype(np.float32))
-        own = np.where(counts[:, None] > 0, factors * scale - features @ projection, 0.0)
+        encoder_projection, decoder_projection = (ridge_projection(features, w, rated) for w in (encoder, decoder))
+        encoder_own = (encoder - features @ encoder_projection) * rated[:, None]
+        decoder_own = (decoder - features @ decoder_projection) * rated[:, None]
         self.features: Tensor
         self.register_buffer("features", torch.tensor(features))
-        self.history_own, self.movie_own = _parameter(own), _parameter(own)
-        self.history_features, self.movie_features = _parameter(projection), _parameter(projection)
-        self.bias_own, self.bias_features = _parameter(np.zeros(len(own))), _parameter(np.zeros(features.shape[1]))
+        self.history_own, self.movie_own = _parameter(encoder_own), _parameter(decoder_own)
+        self.history_features, self.movie_features = _parameter(encoder_projection), _parameter(decoder_projection)
+        self.bias_own, self.bias_features = _parameter(np.zeros(len(encoder))), _parameter(np.zeros(features.shape[1]))
         self.hidden = _parameter(random.normal(0, width**-0.5, (width, width)))
         self.hidden_bias = _parameter(np.zeros(width))
         self.out = _parameter(np.zeros((width, width)))
-        self.log_sharpness = _parameter(np.log(_SHARPNESS / scale**2))
+        self.log_sharpness = _parameter(np.log(sharpness))
 
     def users(self, movies: Tensor, weights: Tensor) -> Tensor:
         """Vectors (n, width) of histories: movies and weights (n, length), the weights of unit length."""
@@ -88,9 +91,14 @@ class TowerNetwork(torch.nn.Module):
 
     def groups(self, rate: float) -> list[dict[str, Any]]:
         """Parameters with their learning rates."""
-        own, fast = [self.history_own, self.movie_own], [self.log_sharpness, self.bias_own]
+        own, fast = [self.history_own, self.movie_own], [self.log_sharpness]
         slow = [self.history_features, self.movie_features, self.hidden, self.hidden_bias, self.out, self.bias_features]
-        return [{"params": own, "lr": rate}, {"params": slow, "lr": rate * _GENTLE}, {"params": fast, "lr": 0.01}]
+        return [
+            {"params": own, "lr": rate},
+            {"params": slow, "lr": rate * _GENTLE},
+            {"params": fast, "lr": 0.01},
+            {"params": [self.bias_own], "lr": 10 * rate},
+        ]
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
         """What serving needs, sharpness and projections multiplied in."""
@@ -162,11 +170,13 @@ def _trained(
 
 
 def _start(data: TrainingData, model: TwoTower) -> TowerNetwork:
-    factors = principal_factors(data, model.width, ridge=model.ridge, seed=model.seed)
+    encoder, decoder = linear_start(data, model.width, ridge=model.ridge, seed=model.seed)
     inputs = history_matrix(histories_of(data), np.ones(len(data.row), np.float32), data.n_movies)
-    scale = 1.0 / max(1e-3, float(np.sqrt(((inputs @ factors) ** 2).mean())))  # user vectors of unit variance
-    counts = np.bincount(data.column, minlength=data.n_movies).astype(np.float32)
-    return TowerNetwork(feature_matrix(data.features), factors, counts, scale, model.seed)
+    scale = 1.0 / max(1e-3, float(np.sqrt(((inputs @ encoder) ** 2).mean())))  # user vectors of unit variance
+    rated = (np.bincount(data.column, minlength=data.n_movies) > 0).astype(np.float32)
+    return TowerNetwork(
+        feature_matrix(data.features), encoder * scale, decoder * scale, rated, _SHARPNESS / scale**2, model.seed
+    )
 
 
 def _examples(

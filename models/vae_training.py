@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from models.factor_start import principal_factors
+from models.factor_start import linear_start
 from models.history_weights import history_matrix, recency_weights
 from models.holdout import Holdout, histories_of, hold_out_last
 from models.hybrid_vae import HybridVae
@@ -36,24 +36,27 @@ def kl_to_standard_normal(mean: Tensor, log_variance: Tensor) -> Tensor:
 class VaeNetwork(torch.nn.Module):
     """Encoder and decoder; a movie's weights are its own plus ``features`` times a projection."""
 
-    def __init__(self, features: Float32s, factors: Float32s, counts: Float32s, scale: float, seed: int) -> None:
-        """factors: the start (movies, width), multiplied by ``scale``. counts: ratings per movie."""
+    def __init__(
+        self, features: Float32s, encoder: Float32s, decoder: Float32s, rated: Float32s, sharpness: float, seed: int
+    ) -> None:
+        """encoder, decoder: the start (movies, width). rated: 1 for movies that were, else 0 (movies,)."""
         super().__init__()
-        width = factors.shape[1]
+        width = encoder.shape[1]
         random = np.random.default_rng(seed)
-        projection = ridge_projection(features, factors * scale, (counts > 0).astype(np.float32))
-        own = np.where(counts[:, None] > 0, factors * scale - features @ projection, 0.0)
+        encoder_projection, decoder_projection = (ridge_projection(features, w, rated) for w in (encoder, decoder))
+        encoder_own = (encoder - features @ encoder_projection) * rated[:, None]
+        decoder_own = (decoder - features @ decoder_projection) * rated[:, None]
         self.features: Tensor
         self.register_buffer("features", torch.tensor(features))
-        self.encoder_own, self.decoder_own = _parameter(own), _parameter(own)
-        self.encoder_features, self.decoder_features = _parameter(projection), _parameter(projection)
-        self.bias_own, self.bias_features = _parameter(np.zeros(len(own))), _parameter(np.zeros(features.shape[1]))
+        self.encoder_own, self.decoder_own = _parameter(encoder_own), _parameter(decoder_own)
+        self.encoder_features, self.decoder_features = _parameter(encoder_projection), _parameter(decoder_projection)
+        self.bias_own, self.bias_features = _parameter(np.zeros(len(encoder))), _parameter(np.zeros(features.shape[1]))
         self.hidden = _parameter(random.normal(0, width**-0.5, (width, width)))
         self.hidden_bias = _parameter(np.zeros(width))
         self.mean = _parameter(np.zeros((width, width)))
         self.variance = _parameter(np.zeros((width, width)))
         self.variance_bias = _parameter(np.full(width, -5.0))
-        self.log_sharpness = _parameter(np.log(_SHARPNESS / scale**2))
+        self.log_sharpness = _parameter(np.log(sharpness))
 
     def encode(self, histories: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log variance (n, width) of histories (n, movies), rows of unit length."""
@@ -136,12 +139,14 @@ def _trained(
 
 
 def _start(data: TrainingData, model: HybridVae) -> VaeNetwork:
-    factors = principal_factors(data, model.width, ridge=model.ridge, seed=model.seed)
+    encoder, decoder = linear_start(data, model.width, ridge=model.ridge, seed=model.seed)
     histories = histories_of(data)
     inputs = history_matrix(histories, np.ones(len(data.row), np.float32), data.n_movies)
-    scale = 1.0 / max(1e-3, float(np.sqrt(((inputs @ factors) ** 2).mean())))  # latents of unit variance
-    counts = np.bincount(data.column, minlength=data.n_movies).astype(np.float32)
-    return VaeNetwork(feature_matrix(data.features), factors, counts, scale, model.seed)
+    scale = 1.0 / max(1e-3, float(np.sqrt(((inputs @ encoder) ** 2).mean())))  # latents of unit variance
+    rated = (np.bincount(data.column, minlength=data.n_movies) > 0).astype(np.float32)
+    return VaeNetwork(
+        feature_matrix(data.features), encoder * scale, decoder * scale, rated, _SHARPNESS / scale**2, model.seed
+    )
 
 
 def _noised(

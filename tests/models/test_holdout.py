@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from models.factor_start import principal_factors
 from models.holdout import hold_out_last
 from models.recommender import TrainingData
 from models.side_features import SideFeatures
@@ -39,21 +38,3 @@ def test_ndcg_of_the_right_and_of_the_wrong_order() -> None:
 
 def test_too_few_users_are_not_held_out() -> None:
     assert hold_out_last(data(50)) is None
-
-
-def test_factors_without_a_penalty_give_a_history_back() -> None:
-    random = np.random.default_rng(0)
-    world = data(30, 6)
-    kept = random.random(len(world.row)) < 0.5
-    world = TrainingData(
-        world.user_ids,
-        world.movie_ids,
-        world.row[kept],
-        world.column[kept],
-        world.rating[kept],
-        world.timestamp[kept],
-        world.features,
-    )
-    factors = principal_factors(world, 6, ridge=0.0, seed=0)
-    np.testing.assert_allclose((factors @ factors.T)[:6, :6], np.eye(6), atol=1e-4)
-    assert not factors[6:].any()

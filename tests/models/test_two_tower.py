@@ -99,7 +99,7 @@ def test_encoding_in_numpy_is_the_forward_pass_of_torch() -> None:
 
     random = np.random.default_rng(0)
     inputs = random.normal(size=(5, 3)).astype(np.float32)
-    network = TowerNetwork(inputs, random.normal(size=(5, 4)).astype(np.float32), np.ones(5, np.float32), 1.0, 0)
+    network = TowerNetwork(inputs, *random.normal(size=(2, 5, 4)).astype(np.float32), np.ones(5, np.float32), 1.0, 0)
     with torch.no_grad():
         for parameter in network.parameters():
             parameter += 0.1 * torch.from_numpy(random.normal(size=parameter.shape)).float()
