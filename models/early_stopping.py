@@ -55,19 +55,30 @@ class LastSlice:
 
 
 class Patience:
-    """The best epoch so far, and whether ``epochs`` have gone by since without a better one."""
+    """The best epoch so far, and whether ``epochs`` have gone by since without a better one.
 
-    def __init__(self, epochs: int) -> None:
-        self._epochs = epochs
+    tolerance: a validation so little below the best, as a share of it, is chance: the later epoch counts as better.
+
+    >>> patience = Patience(2)
+    >>> for epoch, validation in enumerate([0.1, 0.3, 0.2, 0.2], start=1):
+    ...     patience.tell(epoch, validation)
+    >>> patience.best_epoch, patience.spent
+    (2, True)
+    """
+
+    def __init__(self, epochs: int, tolerance: float = 0.0) -> None:
+        self._epochs, self._tolerance = epochs, tolerance
         self._best = -np.inf
         self.best_epoch = 0
         self.spent = False
 
     def tell(self, epoch: int, validation: float | None) -> None:
         """validation: higher is better; None, and every epoch counts as better than the last."""
-        if validation is None or validation > self._best:
+        if validation is None:
             self.best_epoch = epoch
-            self._best = -np.inf if validation is None else validation
+        elif not self.best_epoch or validation > self._best - self._tolerance * abs(self._best):
+            self.best_epoch = epoch
+            self._best = max(self._best, validation)
         self.spent = epoch - self.best_epoch >= self._epochs
 
 
