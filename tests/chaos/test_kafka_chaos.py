@@ -64,8 +64,6 @@ class Process:
     environment: dict[str, str]
     popen: subprocess.Popen[bytes] | None = None
     started_at: float = 0.0
-    woken: bool = False
-    """It was a zombie once since it was started."""
 
     def __post_init__(self) -> None:
         self.folder.mkdir(exist_ok=True)
@@ -76,7 +74,7 @@ class Process:
 
     def start(self) -> None:
         assert self.popen is None, f"{self.folder.name} runs"
-        self.woken, self.started_at = False, time.time()
+        self.started_at = time.time()
         with self.log.open("ab") as log:
             self.popen = subprocess.Popen(
                 [sys.executable, "-m", "streamlens", *self.command, "--with-parent"],
@@ -202,12 +200,11 @@ class Cluster:
                 before = self.epochs.pop(name)
                 wait_for(lambda: self._taken_over(before), "a takeover")
                 self.zombies += 1
-                self.workers[name].woken = True
                 self.workers[name].signal(signal.SIGCONT)
             case "remove", name:
                 self.workers[name].signal(signal.SIGTERM)
                 code = self.workers[name].wait()
-                assert code == 0 or self.is_fenced_zombie(self.workers[name], code), self.workers[name].said()
+                assert code == 0 or self.was_refused(self.workers[name], code), self.workers[name].said()
             case _:
                 raise AssertionError(action)
 
@@ -221,19 +218,20 @@ class Cluster:
         return all(worker.at_work() for worker in self.workers.values())
 
     def watch(self) -> None:
-        """Nobody ends by itself, but a zombie that was refused: it is started again, as a supervisor would."""
+        """Nobody ends by itself, but one that was refused: it is started again, as a supervisor would."""
         assert self.replayer.exit_code() in (None, 0), self.replayer.said()
         for name, worker in self.workers.items():
             if (code := worker.exit_code()) is None:
                 continue
-            assert self.is_fenced_zombie(worker, code), f"{name} ended with exit code {code}: {worker.said()}"
+            assert self.was_refused(worker, code), f"{name} ended with exit code {code}: {worker.said()}"
             if not self.away:
                 self.fenced += 1
                 worker.wait()
                 worker.start()
 
-    def is_fenced_zombie(self, worker: Process, code: int) -> bool:
-        return worker.woken and code == 3 and FENCED in worker.said()
+    def was_refused(self, worker: Process, code: int) -> bool:
+        """It was frozen, or without a broker for longer than the others, who took its partitions meanwhile."""
+        return code == 3 and FENCED in worker.said()
 
     def play(self, actions: list[Action]) -> None:
         """In order, and no sooner after one another than the schedule says."""
@@ -340,9 +338,9 @@ def test_through_chaos_every_rating_counts_once(cluster: Cluster) -> None:
             worker.signal(signal.SIGTERM)
     for name, worker in cluster.workers.items():
         code = 0 if worker.popen is None else worker.wait()
-        assert code == 0 or cluster.is_fenced_zombie(worker, code), f"{name}: {worker.said()}"
+        assert code == 0 or cluster.was_refused(worker, code), f"{name}: {worker.said()}"
 
-    print(f"{cluster.zombies} zombies, of which {cluster.fenced} were refused and ended; the others joined again")
+    print(f"{cluster.zombies} zombies; {cluster.fenced} workers were refused and ended, the others joined again")
     report = cluster.check()
     assert report.ok, report.as_dict()
     rows = cluster.applied()
