@@ -11,6 +11,8 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
+import confluent_kafka
+import msgspec
 import pytest
 from aiokafka import AIOKafkaConsumer
 from aiokafka.abc import ConsumerRebalanceListener
@@ -21,7 +23,7 @@ from featurestore.verify import verify
 from streams.bus import Bus, open_bus
 from streams.dataset import open_dataset
 from streams.errors import LogReplaced, StreamLensError
-from streams.events import RATINGS
+from streams.events import METRICS, RATINGS, Metric
 from streams.replay_options import ReplayOptions
 from streams.replayer import Replayer
 from streams.topics import run_topics
@@ -101,6 +103,44 @@ async def test_replayed_over_kafka_the_store_holds_what_the_log_says(streamlens_
         assert report.ok, report.as_dict()
         assert await bus.committed("features") == {tp: r.end for tp, r in (await bus.offsets(RATINGS)).items()}
     assert applied(tmp_path) == TRAINING + LIVE
+
+
+async def test_a_foreign_client_publishes_ratings_and_reads_metrics(
+    streamlens_broker: str, streamlens_bus_url: str, tmp_path: Path
+) -> None:
+    """librdkafka on both ends; its records have no identity, and are taken as they come."""
+    async with open_bus(streamlens_bus_url) as bus:
+        await bus.create_topics(*run_topics(PARTITIONS))
+        prefix = streamlens_bus_url.rpartition("/")[2]
+        async with working(bus, tmp_path):
+            writer = confluent_kafka.Producer({"bootstrap.servers": streamlens_broker, "partitioner": "murmur2_random"})
+            for user in range(1, 101):
+                rating = {"user_id": user, "movie_id": 7, "rating": 4.5, "timestamp": 1_500_000_000 + user}
+                writer.produce(f"{prefix}.{RATINGS}", msgspec.json.encode(rating), key=str(user).encode())
+            assert await asyncio.to_thread(writer.flush, 20) == 0
+            reader = confluent_kafka.Consumer({"bootstrap.servers": streamlens_broker, "group.id": prefix})
+            reader.assign([confluent_kafka.TopicPartition(f"{prefix}.{METRICS}", 0, 0)])
+            try:
+                assert await asyncio.to_thread(_ratings_total, reader) == 100
+            finally:
+                reader.close()
+        assert (await verify(bus, store_url(tmp_path))).ok
+    assert applied(tmp_path) == 100
+
+
+def _ratings_total(reader: confluent_kafka.Consumer) -> float:
+    """What the metric of that name rises to; at most 40 s are waited for it."""
+    value = 0.0
+    for _ in range(400):
+        message = reader.poll(0.1)
+        if message is None or message.error():
+            continue
+        metric = msgspec.json.decode(message.value(), type=Metric)
+        if metric.name == "features.ratings":
+            value = metric.value
+        if value >= 100:
+            break
+    return value
 
 
 async def test_a_log_that_was_replaced_is_refused(streamlens_bus_url: str, tmp_path: Path) -> None:
