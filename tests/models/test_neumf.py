@@ -33,9 +33,9 @@ def test_serving_scores_what_training_learnt() -> None:
     model = NeuMF(factors=4, hidden=6, epochs=2).fit(two_tastes())
     trained = _Trainer.__new__(_Trainer)
     trained._model = model
-    trained._parameters = {name: torch.as_tensor(values) for name, values in model._learnt.items()}
+    trained._parameters = {name: torch.as_tensor(values) for name, values in model._weights.items()}
     history = [3, 5, 8]
-    user = torch.as_tensor(model._learnt["history"][history].sum(0)) / 3**0.5
+    user = torch.as_tensor(model._weights["history"][history].sum(0)) / 3**0.5
     movies = torch.arange(len(model.movie_ids))
     expected = trained._logits(user.expand(len(movies), -1), movies).numpy()
     scores = model.score(Histories.of([(model.movie_ids[history], [4.0] * 3, [1, 2, 3])]))[0]
