@@ -64,6 +64,8 @@ class Process:
     environment: dict[str, str]
     popen: subprocess.Popen[bytes] | None = None
     started_at: float = 0.0
+    cut_off: bool = False
+    """Since it was started it was frozen, or without a broker: others may have taken over."""
 
     def __post_init__(self) -> None:
         self.folder.mkdir(exist_ok=True)
@@ -74,7 +76,7 @@ class Process:
 
     def start(self) -> None:
         assert self.popen is None, f"{self.folder.name} runs"
-        self.started_at = time.time()
+        self.cut_off, self.started_at = False, time.time()
         with self.log.open("ab") as log:
             self.popen = subprocess.Popen(
                 [sys.executable, "-m", "streamlens", *self.command, "--with-parent"],
@@ -181,10 +183,10 @@ class Cluster:
                 wait_for(self._at_work, "the start of the workers")  # who finds no broker at its start ends, rightly
                 self.do(action)
             case "stop", "broker":
-                self.away = True
+                self._cut_off_all()
                 self.kafka.stop()
             case "crash", "broker":
-                self.away = True
+                self._cut_off_all()
                 self.kafka.crash()
             case "start", "broker":
                 self.kafka.restart()
@@ -200,6 +202,7 @@ class Cluster:
                 before = self.epochs.pop(name)
                 wait_for(lambda: self._taken_over(before), "a takeover")
                 self.zombies += 1
+                self.workers[name].cut_off = True
                 self.workers[name].signal(signal.SIGCONT)
             case "remove", name:
                 self.workers[name].signal(signal.SIGTERM)
@@ -207,6 +210,11 @@ class Cluster:
                 assert code == 0 or self.was_refused(self.workers[name], code), self.workers[name].said()
             case _:
                 raise AssertionError(action)
+
+    def _cut_off_all(self) -> None:
+        self.away = True
+        for worker in self.workers.values():
+            worker.cut_off = True
 
     def _taken_over(self, before: dict[int, int]) -> bool:
         """Every partition has had another writer since."""
@@ -230,8 +238,8 @@ class Cluster:
                 worker.start()
 
     def was_refused(self, worker: Process, code: int) -> bool:
-        """It was frozen, or without a broker for longer than the others, who took its partitions meanwhile."""
-        return code == 3 and FENCED in worker.said()
+        """The others took its partitions while it was cut off."""
+        return worker.cut_off and code == 3 and FENCED in worker.said()
 
     def play(self, actions: list[Action]) -> None:
         """In order, and no sooner after one another than the schedule says."""
