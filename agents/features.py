@@ -17,7 +17,7 @@ from agents.ingest import FeatureIngest
 from streams.app import BatchedApp
 from streams.bus import Bus, OffsetRange, TopicInfo
 from streams.delivery import batched_topic
-from streams.errors import BusUnavailable, StoreSetBack, StoreUnavailable
+from streams.errors import BusUnavailable, StoreError, StoreSetBack, StoreUnavailable, WriterFenced
 from streams.events import RATINGS
 from streams.gather import gather_batches
 from streams.records import TopicPartition
@@ -43,7 +43,8 @@ def create_features_app(
     """A Faust app with the one agent ``features``, writing through ``ingest``.
 
     On assignment it becomes the writer of its partitions and goes on from the store's applied offsets; what the group
-    committed serves lag only. So it does where the store was set back. ``instance_id``: the worker's own, of which
+    committed serves lag only. So it does where the store was set back, and where others of its group took over while
+    it was frozen. ``instance_id``: the worker's own, of which
     there is no other at a time (Kafka).
     """
 
@@ -71,6 +72,12 @@ def create_features_app(
             try:
                 await ingest.apply(batches)
             except StoreSetBack as error:
+                _begin_anew(app, error)
+            except WriterFenced as error:
+                # A zombie has its share again from the group. A group of one has none to give: whoever took over is
+                # a stranger, and would be fenced in turn.
+                if not app.shares_partitions:
+                    raise
                 _begin_anew(app, error)
 
     return app
@@ -101,7 +108,7 @@ async def follow_store(app: BatchedApp, ingest: FeatureIngest, *, every_s: float
             continue
 
 
-def _begin_anew(app: BatchedApp, error: StoreSetBack) -> None:
+def _begin_anew(app: BatchedApp, error: StoreError) -> None:
     """Nothing is held any more: what is still on its way is not applied, and is read again after the assignment."""
-    log.warning("feature store was set back, reading the log again", error=str(error))
+    log.warning("reading on from what the store has applied", error=str(error))
     app.reassign()

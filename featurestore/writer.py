@@ -164,10 +164,10 @@ class FeatureWriter:
             *(*where, epoch),
         )
         if not rows:
-            self.release([partition])
+            self.release(self._epochs)  # what is rolled back with this write may be others' records
             raise WriterFenced(
                 f"{self.database.label}: another worker took over {self.topic}/{partition} "
-                f"(this one held epoch {epoch}); stop this worker"
+                f"(this one held epoch {epoch})"
             )
         ids = self.database.rows(
             "SELECT source, event_id FROM sources WHERE agent = ? AND topic = ? AND partition = ?", *where

@@ -103,6 +103,11 @@ class BatchedApp(faust.App):
         super().__init__(id, **defaults | options)
 
     @property
+    def shares_partitions(self) -> bool:
+        """Whether its group has other members, among which the broker hands the partitions out."""
+        return self._on_kafka
+
+    @property
     def _on_kafka(self) -> bool:
         return self.bus_url.startswith("kafka://")
 

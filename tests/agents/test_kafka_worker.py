@@ -20,6 +20,7 @@ from aiokafka.abc import ConsumerRebalanceListener
 from agents.worker import FeatureWorker, WorkerOptions
 from featurestore.reader import FeatureReader
 from featurestore.verify import verify
+from featurestore.writer import FeatureWriter
 from streams.bus import Bus, open_bus
 from streams.dataset import open_dataset
 from streams.errors import LogReplaced, StreamLensError
@@ -162,6 +163,24 @@ async def test_a_restarted_worker_with_its_instance_id_has_its_partitions_back_a
         for _ in range(2):
             async with working(bus, tmp_path, "one") as worker:
                 await until(lambda w=worker: len(w.ingest.writer.cursors) == PARTITIONS, limit_s=6)  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("instance_id", [None, "one"])
+async def test_a_worker_whose_write_was_refused_joins_again_for_its_share(
+    streamlens_bus_url: str, tmp_path: Path, instance_id: str | None
+) -> None:
+    """As one that was frozen and does not know that others took over: here they have left again."""
+    async with open_bus(streamlens_bus_url) as bus:
+        await bus.create_topics(*run_topics(PARTITIONS))
+        async with working(bus, tmp_path, instance_id) as worker:
+            await until(lambda: len(worker.ingest.writer.cursors) == PARTITIONS)
+            with FeatureWriter(store_url(tmp_path), agent="features", topic=RATINGS) as other:
+                other.assign((await bus.topics())[RATINGS], dict(sorted((await bus.offsets(RATINGS)).items())[:2]))
+            await replay(bus)
+            await until(lambda: ended(worker))
+        report = await verify(bus, store_url(tmp_path))
+        assert report.ok, report.as_dict()
+    assert applied(tmp_path) == TRAINING + LIVE
 
 
 class _Busy(ConsumerRebalanceListener):  # type: ignore[misc]

@@ -167,13 +167,16 @@ def test_stores_that_many_workers_make_at_once_are_one_store(postgres: PostgresS
     assert len(ids) == 1
 
 
-def test_a_zombie_writes_nothing_of_what_it_lost_and_goes_on_with_the_rest(postgres_url: str, tmp_path: Path) -> None:
+def test_a_zombie_writes_nothing_of_what_it_lost_and_takes_the_rest_anew(postgres_url: str, tmp_path: Path) -> None:
     with writer_on(postgres_url) as zombie, writer_on(postgres_url) as successor:
         assign(zombie, 0, 1)
         zombie.apply([batch_of(0, 0, 100), batch_of(1, 0, 100)])
         assert list(assign(successor, 1).values()) == [100]
         with pytest.raises(WriterFenced, match="another worker took over ratings/1"):
             zombie.apply([batch_of(0, 100, 200), batch_of(1, 100, 200)])
+        zombie.apply([batch_of(0, 100), batch_of(1, 100)])
+        assert zombie.cursors == {}, "what was refused with the rest is not to be skipped over"
+        assert list(assign(zombie, 0).values()) == [100]
         zombie.apply([batch_of(0, 100), batch_of(1, 100)])
         assert set(zombie.cursors) == {0}
         assert successor.cursors[1].next_offset == 100

@@ -345,6 +345,7 @@ def test_a_zombies_late_write_is_refused(stores: Stores) -> None:
         assert assign(successor, 2) == {TopicPartition("ratings", 0): 1}
         with pytest.raises(WriterFenced, match="another worker took over ratings/0"):
             zombie.apply(batches[1:])
+        assert zombie.cursors == {}
         successor.apply(batches[1:])
         assert successor.cursors[0].ratings == 2
 
