@@ -190,6 +190,8 @@ class KafkaConsumer:
         self._assigned([tp])
         self._positions[tp] = offset
         self._reader.seek(self._wire(tp), offset)
+        if tp not in self._paused:
+            self._reader.resume(self._wire(tp))
 
     async def seek_to_beginning(self, *tps: TopicPartition) -> None:
         """Go to the oldest records still held; all partitions if none are named."""
@@ -264,8 +266,13 @@ class KafkaConsumer:
 
     async def _new_assignment(self, assigned: set[TopicPartition]) -> None:
         assert self._membership is not None
-        # Where to start is the caller's to say: until then nothing of them is asked for.
+        # Where to start is the caller's to say: until then nothing of them is asked for. Without a position aiokafka
+        # takes the one that the group committed, and fails where it has committed none.
         self._positions = dict.fromkeys(assigned, 0)
+        wire = [self._wire(tp) for tp in assigned]
+        self._reader.pause(*wire)
+        for tp in wire:
+            self._reader.seek(tp, 0)
         self._admitted.set()
         await self._membership.assigned(assigned, self._reader._coordinator.generation)
 

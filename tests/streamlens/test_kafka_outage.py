@@ -76,7 +76,8 @@ async def test_an_outage_costs_replayer_and_worker_little_and_they_go_on_alone(
                 after, watched_s = (Spent.of(replayer), Spent.of(worker)), time.monotonic() - began
                 await asyncio.to_thread(kafka.restart)
                 at_return = applied(var)
-                await until(lambda: applied(var) > at_return + WATCHED_S * RATE)  # what waited, and more
+                # What waited, and more.
+                await until(lambda: worker.finished() or applied(var) > at_return + WATCHED_S * RATE)
                 await replayer.stop()
             assert replayer.finished()
             assert worker.finished()

@@ -16,6 +16,7 @@ from agents.worker import FeatureWorker, WorkerOptions
 from streams.bus import Bus, Consumer, TopicSpec, open_bus
 from streams.errors import BusDenied, BusError, BusUnavailable, UnknownTopic
 from streams.kafka import KafkaBus
+from streams.kafka_consumer import Membership
 from streams.kafka_producer import KafkaProducer
 from streams.kafka_settings import KafkaSettings, use_kafka_settings
 from streams.murmur2 import partition_for
@@ -61,6 +62,25 @@ async def drain(consumer: Consumer, count: int, limit_s: float = 20) -> list[Rec
 
 def values_of(batches: list[RecordBatch], tp: TopicPartition = T0) -> list[bytes]:
     return [value for batch in batches if batch.tp == tp for value in batch.values]
+
+
+async def test_a_member_reads_nothing_of_a_partition_before_it_was_told_where_to_start(bus: KafkaBus) -> None:
+    """Not even where the group has committed: whoever has a store of its own begins where that is."""
+
+    async def revoked(_: set[TopicPartition]) -> None: ...
+    async def assigned(_: set[TopicPartition], generation: int) -> None: ...
+
+    async with bus.producer() as producer:
+        await producer.send_batch("ratings", 0, b"a\nb\nc", count=3)
+        await producer.flush()
+    async with await bus.consumer("ratings", group="g") as before:
+        await before.commit({T0: 1})
+    membership = Membership(starting=lambda: None, revoked=revoked, assigned=assigned)
+    async with await bus.member("ratings", group="g", membership=membership) as member:
+        await member.admitted()
+        assert await member.fetch(timeout_s=1.0) == []
+        member.seek(T0, 2)
+        assert values_of(await drain(member, 1)) == [b"c"]
 
 
 # -- other clients
