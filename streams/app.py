@@ -95,6 +95,8 @@ class BatchedApp(faust.App):
             "broker_session_timeout": 10.0,
             "broker_heartbeat_interval": 2.0,
             "broker_rebalance_timeout": 10.0,
+            # How long finding out where to start may take. A broker that is away is waited for.
+            "broker_request_timeout": 3_600.0,
             "store": "memory://",
             "topic_disable_leader": True,
             "web_enabled": False,

@@ -6,6 +6,7 @@ transport is not used: it hands over records one by one, from another thread, an
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import cast
@@ -21,6 +22,8 @@ from streams.transport import LogConsumer
 from streams.transport import Transport as LogTransport
 
 __all__ = ["Consumer", "GroupConsumer", "Transport"]
+
+_RETRY_S = 0.5
 
 
 class GroupConsumer(LogConsumer):
@@ -46,6 +49,15 @@ class GroupConsumer(LogConsumer):
         await self._shared.refresh()
         self._reader = member = await bus.member(*topics, group=conf.id, membership=membership)
         await member.admitted()
+
+    async def seek_to_committed(self) -> Mapping[TP, int]:
+        """Go to the committed offsets. A broker that goes away in the middle of a rebalance is waited for."""
+        while True:
+            try:
+                return await super().seek_to_committed()
+            except BusUnavailable as error:
+                self.log.warning("Committed offsets not read, trying again: %s", error)
+                await asyncio.sleep(_RETRY_S)
 
     def reassign(self) -> None:
         """Join the group again: if it has changed nothing else, the others do not notice."""

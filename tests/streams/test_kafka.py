@@ -16,6 +16,7 @@ from agents.worker import FeatureWorker, WorkerOptions
 from streams.bus import Bus, Consumer, TopicSpec, open_bus
 from streams.errors import BusDenied, BusError, BusUnavailable, UnknownTopic
 from streams.kafka import KafkaBus
+from streams.kafka_cluster import PATIENCE_S
 from streams.kafka_consumer import Membership
 from streams.kafka_producer import KafkaProducer
 from streams.kafka_settings import KafkaSettings, use_kafka_settings
@@ -343,6 +344,34 @@ async def test_an_outage_costs_little_and_is_survived_without_loss_or_repetition
 
 
 @pytest.mark.slow
+@pytest.mark.slow
+async def test_a_broker_that_crashes_in_the_middle_of_a_rebalance_is_waited_for(
+    own_kafka: LocalKafka, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For longer than a request is repeated."""
+    committed, crashed = KafkaBus.committed, asyncio.Event()
+
+    async def crash_first(bus: KafkaBus, group: str) -> dict[TopicPartition, int]:
+        if not crashed.is_set():
+            await asyncio.to_thread(own_kafka.crash)
+            crashed.set()
+        return await committed(bus, group)
+
+    monkeypatch.setattr(KafkaBus, "committed", crash_first)
+    worker = FeatureWorker(WorkerOptions(f"kafka://{own_kafka.address}/run", f"sqlite:///{tmp_path}/features.db"))
+    stopping = asyncio.Event()
+    running = asyncio.create_task(worker.run(stopping))
+    async with asyncio.timeout(90):
+        await crashed.wait()
+        await asyncio.sleep(PATIENCE_S + 2)
+        await asyncio.to_thread(own_kafka.restart)
+        while len(worker.ingest.writer.cursors) < 4:
+            assert not running.done()
+            await asyncio.sleep(0.05)
+        stopping.set()
+        await running
+
+
 async def test_what_cannot_be_delivered_in_time_fails_and_nothing_overtakes_it(own_kafka: LocalKafka) -> None:
     async with KafkaBus(f"kafka://{own_kafka.address}") as bus:
         await bus.create_topics(TopicSpec("ratings", 2))
