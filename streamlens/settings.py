@@ -91,6 +91,8 @@ class FeatureSettings(BaseModel):
     """Most events in one transaction under backlog; more is faster, and takes more memory."""
     linger_ms: Annotated[float, Field(ge=0, le=1_000)] = 10.0
     """How long a fetch waits for company at low rates: less is fresher, more saves CPU."""
+    store_patience_s: Annotated[float, Field(ge=0)] = 30.0
+    """How long a worker tries again while its store is away, before it ends with exit code 3."""
     quality_every_s: Annotated[float, Field(gt=0)] = 10.0
     """How often the quality of the features is measured, where anything was applied since."""
     cache: bool = True

@@ -127,6 +127,7 @@ def _worker_options(target: Target, catalogue: Catalogue | None, own_id: str | N
         catalogue=catalogue,
         flush_records=wanted.flush_records,
         linger_s=wanted.linger_ms / 1_000,
+        store_patience_s=wanted.store_patience_s,
         training_end=target.training_end(),
         quality_every_s=wanted.quality_every_s,
         instance_id=own_id,

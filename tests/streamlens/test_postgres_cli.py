@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 
 import psycopg
 import pytest
 
+from featurestore.verify import verify
+from streamlens.children import running
 from streamlens.cli.app import run
+from streams.bus import open_bus
 from streams.run import current_run
 from streams.testing import unique_prefix
+from tests.local_postgres import LocalPostgres
 from tests.stores import PostgresStores
 
 SECRET = "s3cret"  # the server asks for none
@@ -54,6 +59,38 @@ def test_a_run_on_postgresql(
     finally:
         with psycopg.connect(server, autocommit=True) as connection:
             connection.execute(f"DROP SCHEMA IF EXISTS run_{found.run_id} CASCADE")  # type: ignore[arg-type]
+
+
+async def test_a_worker_whose_server_stays_away_ends_with_exit_code_3_and_the_next_one_goes_on(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    server = LocalPostgres()
+    try:
+        monkeypatch.setenv("STREAMLENS_FEATURES_STORE_PATIENCE_S", "2")
+        data = ("--data", "synthetic:ratings=4000", "--week", "1", "--start", "1990-01-01", "--rate", "1000")
+        async with asyncio.timeout(60), running("replay", tmp_path / "replay.log", "replay", *data) as replayer:
+            while not (found := current_run(Path("var"))):  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+            store_url = f"{server.url}?schema=run_{found.run_id}"
+            async with running("worker", tmp_path / "worker.log", "worker", "--store", store_url) as worker:
+                while "ratings" not in worker.log.read_text():  # noqa: ASYNC110
+                    await asyncio.sleep(0.05)
+                await asyncio.to_thread(server.stop)
+                assert await worker.process.wait() == 3
+            last = worker.log.read_text().splitlines()[-1]
+            assert last.startswith(f"streamlens: feature store {store_url}: "), last
+            assert "is PostgreSQL up" in last
+            await asyncio.to_thread(server.start)
+            async with running("worker", tmp_path / "next.log", "worker", "--store", store_url, "--until-end") as after:
+                await after.process.wait()
+                assert after.finished(), after.log.read_text()
+            assert replayer.finished()
+        async with open_bus(found.bus_url) as bus:
+            report = await verify(bus, store_url)
+        assert report.ok, report.as_dict()
+        assert report.events > 4_000  # and ticks
+    finally:
+        server.remove()
 
 
 def test_a_server_that_is_away_is_one_line_and_exit_code_3(capsys: pytest.CaptureFixture[str]) -> None:
