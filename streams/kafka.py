@@ -18,6 +18,7 @@ from streams.bus import OffsetRange, TopicInfo, TopicSpec
 from streams.errors import BusError, ConfigError, PartitionMismatch, UnknownTopic
 from streams.kafka_cluster import KafkaCluster
 from streams.kafka_consumer import KafkaConsumer, Membership
+from streams.kafka_groups import KafkaGroups
 from streams.kafka_producer import KafkaProducer, ProducerIdentity
 from streams.kafka_settings import KafkaAddress, kafka_settings
 from streams.records import TopicPartition
@@ -162,14 +163,14 @@ class KafkaBus:
 
     async def groups(self) -> list[str]:
         """The groups that have committed something; with the prefix, where there is one."""
-        cluster = self._use()
-        names = [name for name in await cluster.groups() if self.address.bare(name) is not None]
-        committed = await asyncio.gather(*(cluster.committed(name) for name in names))
+        groups = KafkaGroups(self._use())
+        names = [name for name in await groups.names() if self.address.bare(name) is not None]
+        committed = await asyncio.gather(*(groups.committed(name) for name in names))
         return sorted(name.removeprefix(self.address.prefix) for name, of in zip(names, committed, strict=True) if of)
 
     async def committed(self, group: str) -> dict[TopicPartition, int]:
         """The committed offsets of a group."""
-        found = await self._use().committed(self.address.wire(group))
+        found = await KafkaGroups(self._use()).committed(self.address.wire(group))
         return {
             TopicPartition(bare, tp.partition): offset
             for tp, offset in found.items()
@@ -180,7 +181,7 @@ class KafkaBus:
         """The partitions of each member of a group; of one that died until it is missed, none during a rebalance."""
         return [
             {TopicPartition(bare, tp.partition) for tp in held if (bare := self.address.bare(tp.topic)) is not None}
-            for held in await self._use().members(self.address.wire(group))
+            for held in await KafkaGroups(self._use()).members(self.address.wire(group))
         ]
 
     # Clients

@@ -13,18 +13,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import aiokafka.errors as kafka
-from aiokafka.client import AIOKafkaClient, ConnectionGroup, CoordinationType
+from aiokafka.client import AIOKafkaClient, ConnectionGroup
 from aiokafka.conn import create_conn
-from aiokafka.coordinator.protocol import ConsumerProtocol
 from aiokafka.protocol.admin import (
     CreateTopicsRequest,
     DeleteRecordsRequest,
     DeleteTopicsRequest,
     DescribeConfigsRequest,
-    DescribeGroupsRequest,
-    ListGroupsRequest,
 )
-from aiokafka.protocol.commit import OffsetCommitRequest, OffsetFetchRequest
 from aiokafka.protocol.offset import OffsetRequest
 from aiokafka.protocol.transaction import InitProducerIdRequest
 
@@ -35,7 +31,7 @@ from streams.kafka_metadata import TopicsRequest
 from streams.kafka_settings import KafkaAddress, KafkaSettings
 from streams.records import TopicPartition
 
-__all__ = ["Backoff", "Client", "KafkaCluster", "WireTopic"]
+__all__ = ["Backoff", "Client", "KafkaCluster", "WireTopic", "check"]
 
 REQUEST_TIMEOUT_MS = 10_000
 START_PATIENCE_S = 4.0
@@ -176,7 +172,8 @@ class KafkaCluster:
                         await self.client.force_metadata_update()
                 await asyncio.sleep(backoff.next_s())
 
-    async def _ask(self, request: Any, node: int | None = None, group: Any = ConnectionGroup.DEFAULT) -> Any:
+    async def ask(self, request: Any, node: int | None = None, group: Any = ConnectionGroup.DEFAULT) -> Any:
+        """The answer of ``node``, or of some broker. Raises aiokafka's errors."""
         node = self.client.get_random_node() if node is None else node
         if node is None:
             raise kafka.NodeNotReadyError("no broker is known")
@@ -194,7 +191,7 @@ class KafkaCluster:
 
         async def ask() -> dict[str, WireTopic]:
             found = {}
-            for code, name, topic_id, _, partitions, *_ in (await self._ask(TopicsRequest(names))).topics:
+            for code, name, topic_id, _, partitions, *_ in (await self.ask(TopicsRequest(names))).topics:
                 if code == kafka.TopicAuthorizationFailedError.errno:
                     raise kafka.TopicAuthorizationFailedError(name)
                 if code == kafka.NoError.errno:
@@ -218,10 +215,10 @@ class KafkaCluster:
 
         async def ask() -> dict[str, int | None]:
             found: dict[str, int | None] = {}
-            for code, reason, _, name, entries in (await self._ask(DescribeConfigsRequest(resources))).resources:
+            for code, reason, _, name, entries in (await self.ask(DescribeConfigsRequest(resources))).resources:
                 if code == kafka.UnknownTopicOrPartitionError.errno:
                     continue
-                _check(code, reason or name)
+                check(code, reason or name)
                 values = {entry[0]: entry[1] for entry in entries}
                 kept_ms = int(values.get("retention.ms", -1))
                 found[name] = None if kept_ms < 0 else kept_ms
@@ -238,11 +235,11 @@ class KafkaCluster:
             controller = self.client.cluster.controller
             if controller is None:
                 raise kafka.NotControllerError
-            response = await self._ask(CreateTopicsRequest([row], REQUEST_TIMEOUT_MS, False), controller.nodeId)
+            response = await self.ask(CreateTopicsRequest([row], REQUEST_TIMEOUT_MS, False), controller.nodeId)
             _, code, *reason = response.topic_errors[0]
             if code == kafka.TopicAlreadyExistsError.errno:
                 return False
-            _check(code, reason[0] if reason else name)
+            check(code, reason[0] if reason else name)
             return True
 
         made: bool = await self.retried(f"create topic {name}", ask)
@@ -266,10 +263,10 @@ class KafkaCluster:
             controller = self.client.cluster.controller
             if controller is None:
                 raise kafka.NotControllerError
-            response = await self._ask(DeleteTopicsRequest(doomed, REQUEST_TIMEOUT_MS), controller.nodeId)
+            response = await self.ask(DeleteTopicsRequest(doomed, REQUEST_TIMEOUT_MS), controller.nodeId)
             for name, code in response.topic_error_codes:
                 if code != kafka.UnknownTopicOrPartitionError.errno:
-                    _check(code, name)
+                    check(code, name)
 
         await self.retried(f"delete {len(doomed)} topics", ask)
 
@@ -292,10 +289,10 @@ class KafkaCluster:
                 by_node[self.leader(tp)][tp.topic].append((tp.partition, timestamp_ms))
             found = {}
             for node, topics in by_node.items():
-                response = await self._ask(OffsetRequest(-1, _READ_COMMITTED, list(topics.items())), node)
+                response = await self.ask(OffsetRequest(-1, _READ_COMMITTED, list(topics.items())), node)
                 for topic, partitions in response.topics:
                     for partition, code, _, offset in partitions:
-                        _check(code, topic)
+                        check(code, topic)
                         found[TopicPartition(topic, partition)] = offset
             return found
 
@@ -311,99 +308,27 @@ class KafkaCluster:
             for tp, offset in offsets.items():
                 by_node[self.leader(tp)][tp.topic].append((tp.partition, offset))
             for node, topics in by_node.items():
-                response = await self._ask(DeleteRecordsRequest(list(topics.items()), REQUEST_TIMEOUT_MS), node)
+                response = await self.ask(DeleteRecordsRequest(list(topics.items()), REQUEST_TIMEOUT_MS), node)
                 for topic, partitions, *_ in response.topics:
                     for _, _, code, *_ in partitions:
-                        _check(code, topic)
+                        check(code, topic)
 
         await self.retried("remove records past their retention", ask)
-
-    # Groups
-
-    async def _coordinator(self, group: str) -> int:
-        return int(await self.client.coordinator_lookup(CoordinationType.GROUP, group))
-
-    async def groups(self) -> list[str]:
-        """Every consumer group that is known to some broker."""
-
-        async def ask() -> list[str]:
-            found: set[str] = set()
-            for broker in self.client.cluster.brokers():
-                response = await self._ask(ListGroupsRequest(), broker.nodeId)
-                _check(response.error_code, "groups")
-                found.update(row[0] for row in response.groups)
-            return sorted(found)
-
-        found: list[str] = await self.retried("list groups", ask)
-        return found
-
-    async def members(self, group: str) -> list[set[TopicPartition]]:
-        """The partitions of each member of a group, also of those that died and are not missed yet. Asks once."""
-
-        async def ask() -> list[set[TopicPartition]]:
-            node = await self._coordinator(group)
-            response = await self._ask(DescribeGroupsRequest([group]), node, ConnectionGroup.COORDINATION)
-            ((code, _, _, _, _, members, *_),) = response.groups
-            _check(code, group)
-            return [_partitions_in(assignment) for *_, assignment in members]
-
-        found: list[set[TopicPartition]] = await self.retried(f"read the members of {group}", ask, patience_s=0)
-        return found
-
-    async def committed(self, group: str) -> dict[TopicPartition, int]:
-        """The committed offsets of a group."""
-
-        async def ask() -> dict[TopicPartition, int]:
-            node = await self._coordinator(group)
-            response = await self._ask(OffsetFetchRequest(group, None), node, ConnectionGroup.COORDINATION)
-            _check(response.error_code, group)
-            found = {}
-            for topic, partitions in response.topics:
-                for partition, offset, _, code in partitions:
-                    _check(code, topic)
-                    if offset >= 0:
-                        found[TopicPartition(topic, partition)] = offset
-            return found
-
-        found: dict[TopicPartition, int] = await self.retried(f"read what group {group} committed", ask)
-        return found
-
-    async def commit(self, group: str, offsets: Mapping[TopicPartition, int]) -> None:
-        """Commit from outside the group; refused while it has members."""
-        rows: dict[str, list[tuple[int, int, str]]] = defaultdict(list)
-        for tp, offset in offsets.items():
-            rows[tp.topic].append((tp.partition, offset, ""))
-
-        async def ask() -> None:
-            node = await self._coordinator(group)
-            request = OffsetCommitRequest(group, -1, "", -1, list(rows.items()))
-            response = await self._ask(request, node, ConnectionGroup.COORDINATION)
-            for topic, partitions in response.topics:
-                for _, code in partitions:
-                    _check(code, topic)
-
-        await self.retried(f"commit offsets of group {group}", ask)
 
     async def producer_id(self) -> tuple[int, int]:
         """A new producer id and its epoch."""
 
         async def ask() -> tuple[int, int]:
-            response = await self._ask(InitProducerIdRequest(None, 0))
-            _check(response.error_code, "producer id")
+            response = await self.ask(InitProducerIdRequest(None, 0))
+            check(response.error_code, "producer id")
             return response.producer_id, response.producer_epoch
 
         found: tuple[int, int] = await self.retried("start a producer", ask)
         return found
 
 
-def _check(code: int, about: str) -> None:
+def check(code: int, about: str) -> None:
+    """Raise aiokafka's error for the code of an answer, if it is one."""
     error: type[kafka.KafkaError] = kafka.for_code(code)
     if error is not kafka.NoError:
         raise error(about)
-
-
-def _partitions_in(assignment: bytes) -> set[TopicPartition]:
-    """Of a member; none while partitions are being handed out."""
-    if not assignment:
-        return set()
-    return {TopicPartition(*tp) for tp in ConsumerProtocol.ASSIGNMENT.decode(assignment).partitions()}

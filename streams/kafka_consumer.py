@@ -18,6 +18,7 @@ from streams.bus import OffsetRange
 from streams.errors import BusError
 from streams.kafka_cluster import PATIENCE_S, REQUEST_TIMEOUT_MS, Client, KafkaCluster
 from streams.kafka_errors import kafka_errors
+from streams.kafka_groups import KafkaGroups
 from streams.kafka_records import fetched_batches
 from streams.records import RecordBatch, TopicPartition
 
@@ -137,7 +138,7 @@ class KafkaConsumer:
         assert self._group is not None
         try:
             async with asyncio.timeout(_LEAVE_PATIENCE_S):
-                return len(await self._cluster.members(self._group)) > 1
+                return len(await KafkaGroups(self._cluster).members(self._group)) > 1
         except (BusError, TimeoutError):
             return False  # no broker to leave, or none that tells
 
@@ -250,7 +251,8 @@ class KafkaConsumer:
                     f"bus {self._cluster.address.shown}: {tp.topic}/{tp.partition}: expected an offset up to "
                     f"{held.end} to commit, found {chosen[tp]}"
                 )
-        await self._cluster.commit(self._group, {TopicPartition(*self._wire(tp)): o for tp, o in chosen.items()})
+        wire = {TopicPartition(*self._wire(tp)): offset for tp, offset in chosen.items()}
+        await KafkaGroups(self._cluster).commit(self._group, wire)
 
     def _check_open(self) -> None:
         if self._closed:
