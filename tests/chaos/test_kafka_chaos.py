@@ -40,7 +40,7 @@ SEED = int(os.environ.get("STREAMLENS_TEST_CHAOS_SEED", "5"))
 DURATION_S = float(os.environ.get("STREAMLENS_TEST_CHAOS_S", "75"))
 RATE = 300
 PARTITIONS = 8
-EVENTS = int(RATE * (DURATION_S + 120))
+EVENTS = int(RATE * (2 * DURATION_S + 120))  # for longer than it takes on a busy machine; the rest is hurried
 DATA = f"synthetic:ratings={EVENTS},seed=3"
 START = "1990-01-01"  # all of it is live
 DRIFT = ("malformed@1:middle", "late@1:middle")
