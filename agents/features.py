@@ -43,9 +43,8 @@ def create_features_app(
     """A Faust app with the one agent ``features``, writing through ``ingest``.
 
     On assignment it becomes the writer of its partitions and goes on from the store's applied offsets; what the group
-    committed serves lag only. So it does where the store was set back, and where others of its group took over while
-    it was frozen. ``instance_id``: the worker's own, of which
-    there is no other at a time (Kafka).
+    committed serves lag only. So it does where the store was set back, and where others of its group took over while it
+    was frozen. ``instance_id``: the worker's own, of which there is no other at a time (Kafka).
     """
 
     async def start_offsets(assigned: set[TP]) -> Mapping[TP, int]:
@@ -77,7 +76,7 @@ def create_features_app(
                 # A zombie has its share again from the group. A group of one has none to give: whoever took over is
                 # a stranger, and would be fenced in turn.
                 if not app.shares_partitions:
-                    raise
+                    raise WriterFenced(f"{error}; two workers write one store from two buses: stop one") from error
                 _begin_anew(app, error)
 
     return app

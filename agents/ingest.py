@@ -101,10 +101,19 @@ class FeatureIngest:
         self._store_patience_s = store_patience_s
         self._wall_ms = wall_ms
         self._decode = decode
+        self._term = 0  # ends whenever partitions are released
 
     async def apply(self, batches: Sequence[RecordBatch]) -> None:
-        """Apply the batches; returns once they are committed. Raises the store's error when patience ran out."""
-        await self._patiently(self._apply, batches)
+        """Apply the batches; returns once they are committed. Raises the store's error when patience ran out.
+
+        Once partitions are released, batches from before are left alone: they come again to whoever goes on from the
+        store's offsets, which may lie before them, where the store has lost its last transactions.
+        """
+        await self._patiently(self._apply_of_term, self._term, batches)
+
+    def _apply_of_term(self, term: int, batches: Sequence[RecordBatch]) -> None:
+        if term == self._term:
+            self._apply(batches)
 
     async def _patiently(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """On the store's thread, again and again while the store is away."""
@@ -131,6 +140,7 @@ class FeatureIngest:
 
     async def release(self, partitions: Iterable[int]) -> None:
         """Write nothing more of these partitions; returns once nothing of them is under way."""
+        self._term += 1
         await self._on_thread(self.writer.release, partitions)
 
     async def check(self) -> None:
@@ -150,6 +160,10 @@ class FeatureIngest:
 
     def _apply(self, batches: Sequence[RecordBatch]) -> None:
         """On the store's thread: one transaction if all goes well, more when a record must be found."""
+        held = self.writer.cursors
+        batches = [batch for batch in batches if batch.partition in held]
+        if not batches:
+            return
         for attempt in range(_TRIES):
             try:
                 applied = self.writer.apply([self._decode(batch) for batch in batches])

@@ -91,12 +91,12 @@ class BatchedApp(faust.App):
             # Faust cannot take a list of brokers in one URL; the transport has it from ``bus_url``.
             "broker": "kafka://" if self._on_kafka else broker,
             "broker_commit_interval": 1.0,
+            # Half of it bounds finding out where to start: a broker that is away is waited for.
+            "broker_request_timeout": 3_600.0,
             # Kafka only. Faust's own leave a dead worker's partitions idle for a minute.
             "broker_session_timeout": 10.0,
             "broker_heartbeat_interval": 2.0,
             "broker_rebalance_timeout": 10.0,
-            # How long finding out where to start may take. A broker that is away is waited for.
-            "broker_request_timeout": 3_600.0,
             "store": "memory://",
             "topic_disable_leader": True,
             "web_enabled": False,
@@ -106,7 +106,7 @@ class BatchedApp(faust.App):
 
     @property
     def shares_partitions(self) -> bool:
-        """Whether its group has other members, among which the broker hands the partitions out."""
+        """Whether its group may have other members, among which the broker hands the partitions out."""
         return self._on_kafka
 
     @property

@@ -20,11 +20,12 @@ from typing import Any, NamedTuple, Protocol
 
 import faust
 import numpy as np
+from faust.tables.recovery import RebalanceAgain
 from faust.transport import base
 from faust.types import TP, AppT, ConsumerMessage, Message
 
 from streams.app import BatchedApp, StartOffsets
-from streams.errors import StoreUnavailable
+from streams.errors import BusUnavailable
 from streams.ledger import Ledger
 from streams.records import RecordBatch, join_values
 
@@ -122,6 +123,7 @@ class BatchedDelivery(base.Consumer):
         self._ledgers: dict[TP, Ledger] = {}
         self._newly_assigned = False
         self._activated = asyncio.Event()
+        self._seeking: asyncio.Task[None] | None = None
         self._draining_since = 0.0
         self._on_message = self.callback
         self.callback = self._deliver
@@ -270,7 +272,33 @@ class BatchedDelivery(base.Consumer):
         """After an assignment: to the app's ``start_offsets``, else to what the group committed.
 
         Faust calls this too when the flow was stopped in the middle of a fetch; then delivery goes on where it was.
+        A rebalance cuts it short: what it would still do is about partitions that others may have by then.
         """
+        seeking = self._seeking = asyncio.create_task(self._seek_in_time())
+        try:
+            await asyncio.shield(seeking)
+        except asyncio.CancelledError:
+            if seeking.cancelled():
+                raise RebalanceAgain from None
+            await self._stop_seeking()
+            raise
+
+    async def _stop_seeking(self) -> None:
+        if self._seeking is not None and not self._seeking.done():
+            self._seeking.cancel()
+            await asyncio.wait({self._seeking})
+
+    async def _seek_in_time(self) -> None:
+        limit_s = self.app.conf.broker_request_timeout / 2  # beyond the whole of it Faust gives up, silently
+        try:
+            async with asyncio.timeout(limit_s):
+                await self._seek_assigned()
+        except TimeoutError as error:
+            raise BusUnavailable(
+                f"expected to know within {limit_s:g} s where to start; do broker and store answer?"
+            ) from error
+
+    async def _seek_assigned(self) -> None:
         await super().perform_seek()
         if not self._newly_assigned:
             for ledger in self._ledgers.values():
@@ -283,12 +311,7 @@ class BatchedDelivery(base.Consumer):
         self._newly_assigned = False
 
     async def _seek_to_start_offsets(self, tps: set[TP], start_offsets: StartOffsets) -> None:
-        limit_s = self.app.conf.broker_request_timeout / 2  # beyond the whole of it Faust gives up, silently
-        try:
-            async with asyncio.timeout(limit_s):
-                offsets = await start_offsets(tps)
-        except TimeoutError as error:
-            raise StoreUnavailable(f"expected the start offsets of {sorted(tps)} within {limit_s} s") from error
+        offsets = await start_offsets(tps)
         committed = {tp: self._committed_offset[tp] for tp in offsets}
         for tp, offset in offsets.items():
             await self.seek(tp, offset)
@@ -304,6 +327,7 @@ class BatchedDelivery(base.Consumer):
 
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
         """Faust's rebalance, first half: commit what is done, then forget."""
+        await self._stop_seeking()
         await self.commit()  # Faust drops the acks that are not committed yet before it waits for the agents
         await super().on_partitions_revoked(revoked)
         for tp in revoked:

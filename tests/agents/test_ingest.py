@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import sqlite3
 from collections.abc import Iterator
@@ -92,6 +93,24 @@ async def test_a_store_that_stays_away_stops_the_worker_with_its_own_error(
     blocker.close()
     await ingest.apply([record_batch([1, 2])])  # nothing was lost, nothing was counted twice
     assert (ingest.stats.ratings, await ingest.outbox()) == (2, [])
+
+
+async def test_what_is_tried_again_is_left_alone_once_its_partitions_were_released(
+    ingest: FeatureIngest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its successor may go on from before it, where the store has lost its last transactions."""
+    apply, away = ingest.writer.apply, True
+    monkeypatch.setattr(ingest.writer, "apply", lambda b: _raise(StoreUnavailable("away")) if away else apply(b))
+    trying = asyncio.create_task(ingest.apply([record_batch([3, 4], first=2)]))
+    while not ingest.stats.store_errors:  # noqa: ASYNC110
+        await asyncio.sleep(0.001)
+    await ingest.release([0, 1])
+    await ingest.assign(LOG, {TopicPartition("ratings", 0): OffsetRange(0, 1_000)})
+    away = False
+    await trying
+    assert ingest.writer.cursors[0].next_offset == 0
+    await ingest.apply([record_batch([1, 2, 3, 4])])
+    assert ingest.stats.ratings == 4
 
 
 async def test_a_full_disk_stops_the_worker_and_dead_letters_nothing(ingest: FeatureIngest, store_url: str) -> None:

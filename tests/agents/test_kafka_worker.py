@@ -9,7 +9,9 @@ import sys
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from itertools import count
 from pathlib import Path
+from typing import Any
 
 import confluent_kafka
 import msgspec
@@ -17,14 +19,18 @@ import pytest
 from aiokafka import AIOKafkaConsumer
 from aiokafka.abc import ConsumerRebalanceListener
 
+import agents.worker
+from agents.ingest import FeatureIngest
 from agents.worker import FeatureWorker, WorkerOptions
 from featurestore.reader import FeatureReader
 from featurestore.verify import verify
 from featurestore.writer import FeatureWriter
+from streams.app import BatchedApp
 from streams.bus import Bus, open_bus
 from streams.dataset import open_dataset
 from streams.errors import LogReplaced, StreamLensError
 from streams.events import METRICS, RATINGS, Metric
+from streams.records import TopicPartition
 from streams.replay_options import ReplayOptions
 from streams.replayer import Replayer
 from streams.topics import run_topics
@@ -176,6 +182,41 @@ async def test_a_worker_whose_write_was_refused_joins_again_for_its_share(
             await until(lambda: len(worker.ingest.writer.cursors) == PARTITIONS)
             with FeatureWriter(store_url(tmp_path), agent="features", topic=RATINGS) as other:
                 other.assign((await bus.topics())[RATINGS], dict(sorted((await bus.offsets(RATINGS)).items())[:2]))
+            await replay(bus)
+            await until(lambda: ended(worker))
+        report = await verify(bus, store_url(tmp_path))
+        assert report.ok, report.as_dict()
+    assert applied(tmp_path) == TRAINING + LIVE
+
+
+@pytest.mark.parametrize("taken_over", [False, True])
+async def test_a_rebalance_while_a_worker_finds_out_where_to_start_begins_that_anew(
+    streamlens_bus_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, taken_over: bool
+) -> None:
+    """What it would still have done is about partitions that others may have by then."""
+    apps: list[BatchedApp] = []
+    create, assign, calls = agents.worker.create_features_app, FeatureIngest.assign, count()
+
+    def create_app(*arguments: Any, **options: Any) -> BatchedApp:
+        apps.append(create(*arguments, **options))
+        return apps[0]
+
+    async def rebalance_meanwhile(ingest: FeatureIngest, *given: Any) -> dict[TopicPartition, int]:
+        if next(calls) > 0:
+            return await assign(ingest, *given)
+        found = await assign(ingest, *given) if taken_over else {}
+        apps[0].reassign()
+        async with asyncio.timeout(20):
+            while apps[0].consumer.assignment():  # noqa: ASYNC110
+                await asyncio.sleep(0)
+        return found or await assign(ingest, *given)
+
+    monkeypatch.setattr(agents.worker, "create_features_app", create_app)
+    monkeypatch.setattr(FeatureIngest, "assign", rebalance_meanwhile)
+    async with open_bus(streamlens_bus_url) as bus:
+        await bus.create_topics(*run_topics(PARTITIONS))
+        async with working(bus, tmp_path) as worker:
+            await until(lambda: len(worker.ingest.writer.cursors) == PARTITIONS)
             await replay(bus)
             await until(lambda: ended(worker))
         report = await verify(bus, store_url(tmp_path))

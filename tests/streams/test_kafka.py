@@ -344,7 +344,6 @@ async def test_an_outage_costs_little_and_is_survived_without_loss_or_repetition
 
 
 @pytest.mark.slow
-@pytest.mark.slow
 async def test_a_broker_that_crashes_in_the_middle_of_a_rebalance_is_waited_for(
     own_kafka: LocalKafka, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -372,6 +371,7 @@ async def test_a_broker_that_crashes_in_the_middle_of_a_rebalance_is_waited_for(
         await running
 
 
+@pytest.mark.slow
 async def test_what_cannot_be_delivered_in_time_fails_and_nothing_overtakes_it(own_kafka: LocalKafka) -> None:
     async with KafkaBus(f"kafka://{own_kafka.address}") as bus:
         await bus.create_topics(TopicSpec("ratings", 2))
