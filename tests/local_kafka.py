@@ -30,8 +30,11 @@ class LocalKafka:
 
     def __init__(self, folder: Path, *settings: str) -> None:
         tools = Path(os.environ.get("STREAMLENS_TEST_KAFKA_TOOLS", _TOOLS))
-        if not (tools / "kafka-up").exists() or shutil.which("java") is None:
-            pytest.skip(f"expected kafka-up in {tools} and java 17 on PATH, to stop and start a broker in the test")
+        there = (tools / "kafka-up").exists()
+        if not there or shutil.which("java") is None:
+            wanted = f"expected kafka-up in {tools} and java 17 on PATH, to stop and start a broker in the test"
+            required = there and os.environ.get("STREAMLENS_TEST_KAFKA_REQUIRED")
+            pytest.fail(wanted) if required else pytest.skip(wanted)
         self._tools = tools
         self._folder = folder
         self._settings = settings

@@ -5,9 +5,10 @@ from __future__ import annotations
 import random
 from typing import NamedTuple
 
-__all__ = ["BROKER", "FIRST_WORKERS", "Action", "schedule"]
+__all__ = ["BROKER", "DATABASE", "FIRST_WORKERS", "Action", "schedule"]
 
 BROKER = "broker"
+DATABASE = "database"
 FIRST_WORKERS = ("worker-1", "worker-2", "worker-3")
 
 _FROZEN_S = 14.0
@@ -18,7 +19,8 @@ _LONG_FROM_S = 150.0
 
 
 class Action(NamedTuple):
-    """``verb``: of the broker stop, crash, start; of a worker start, kill, freeze, thaw, remove (as Ctrl-C does)."""
+    """``verb``: of the broker stop, crash, start, of the database crash, start; of a worker start, kill, freeze, thaw,
+    remove (as Ctrl-C does)."""
 
     at_s: float
     verb: str
@@ -82,6 +84,16 @@ class _Draft:
         self._act("start", victim, away_s + 1.0)
         self._pass(away_s + _SETTLED_S)
 
+    def crash_database(self) -> None:
+        """It loses its last transactions; a worker dies meanwhile, so that a rebalance comes while others wait."""
+        victim = self.rng.choice(self.alive)
+        away_s = self.rng.uniform(3.0, 13.0)
+        self._act("crash", DATABASE)
+        self._act("kill", victim, self.rng.uniform(0.2, 0.8) * away_s)
+        self._act("start", DATABASE, away_s)
+        self._act("start", victim, away_s + 1.0)
+        self._pass(away_s + 3.0)
+
     def stop_15_s(self) -> None:
         self.outage("stop", 15.0)
 
@@ -103,7 +115,7 @@ def schedule(seed: int, duration_s: float) -> list[Action]:
     ['crash', 'freeze', 'kill', 'remove', 'start', 'stop', 'thaw']
     """
     draft = _Draft(seed)
-    turns = [draft.kill, draft.freeze, draft.add, draft.remove, draft.stop_15_s, draft.crash]
+    turns = [draft.kill, draft.freeze, draft.add, draft.remove, draft.stop_15_s, draft.crash, draft.crash_database]
     if duration_s >= _LONG_FROM_S:
         turns.append(draft.stop_60_s)
     draft.rng.shuffle(turns)
