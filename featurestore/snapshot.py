@@ -48,6 +48,7 @@ from featurestore.snapshot_tables import (
     user_table,
 )
 from featurestore.view_settings import ViewSettings
+from streams.durable import write_durably
 from streams.errors import ConfigError, StoreUnavailable
 from streams.events import DAY_S, HOUR_S
 
@@ -79,7 +80,7 @@ def take_snapshot(
                 copy = copy_store(store_url, Path(scratch) / "features.db")
                 with FeatureReader(f"sqlite:///{copy}") as reader:
                     manifest = _write(reader, draft, reader.clock() if as_of is None else as_of, wall_s())
-            _write_durably(manifest_path(draft), msgspec.json.format(msgspec.json.encode(manifest)))
+            write_durably(manifest_path(draft), msgspec.json.format(msgspec.json.encode(manifest)))
             _put_in_place(draft, out, overwrite)
     except OSError as error:
         raise StoreUnavailable(
@@ -248,10 +249,3 @@ def _manifest(reader: FeatureReader, as_of: int, files: dict[str, FileInfo], cre
     )
     snapshot_id = hashlib.sha256(msgspec.json.encode(manifest)).hexdigest()
     return msgspec.structs.replace(manifest, snapshot_id=snapshot_id, created_at=created_at)
-
-
-def _write_durably(path: Path, content: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())

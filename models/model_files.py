@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import secrets
 import shutil
 from collections.abc import Mapping
@@ -20,6 +19,7 @@ import numpy.typing as npt
 import safetensors.numpy
 from safetensors import SafetensorError
 
+from streams.durable import write_durably
 from streams.errors import ModelError, ModelMissing
 
 __all__ = ["StoredModel", "read_model", "write_model"]
@@ -51,7 +51,7 @@ def write_model(
     try:
         draft.mkdir(parents=True)
         data = safetensors.numpy.save({key: np.ascontiguousarray(values) for key, values in arrays.items()})
-        _write(draft / ARRAYS, data)
+        write_durably(draft / ARRAYS, data)
         content = {
             "format": FORMAT,
             "name": name,
@@ -60,7 +60,7 @@ def write_model(
             "arrays_sha256": hashlib.sha256(data).hexdigest(),
         }
         content["sha256"] = _digest(content)
-        _write(draft / ABOUT, msgspec.json.format(msgspec.json.encode(content)))
+        write_durably(draft / ABOUT, msgspec.json.format(msgspec.json.encode(content)))
         if folder.exists():
             raise ModelError(f"{folder}: a model is there already; a version never changes: save to another folder")
         draft.rename(folder)
@@ -95,10 +95,3 @@ def read_model(folder: Path) -> StoredModel:
 
 def _digest(content: Mapping[str, Any]) -> str:
     return hashlib.sha256(msgspec.json.encode(content, order="sorted")).hexdigest()
-
-
-def _write(path: Path, data: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())

@@ -21,6 +21,7 @@ from typing import Any
 
 import msgspec
 
+from streams.durable import replace_durably
 from streams.errors import ConfigError
 from streams.postgres_url import store_url_of_run, without_password
 
@@ -118,12 +119,12 @@ class RunFolder:
         if self.info.completed_at is not None:
             return self
         done = RunFolder(self.var, msgspec.structs.replace(self.info, completed_at=_now()))
-        _write_atomically(self.path / _RUN_JSON, msgspec.json.format(msgspec.json.encode(done.info)))
+        replace_durably(self.path / _RUN_JSON, msgspec.json.format(msgspec.json.encode(done.info)))
         return done
 
     def write(self, name: str, content: bytes) -> None:
         """Write a file of the folder, all of it or nothing."""
-        _write_atomically(self.path / name, content)
+        replace_durably(self.path / name, content)
 
 
 def run_id_of(data_fingerprint: str, options: Mapping[str, object], nonce: str = "") -> str:
@@ -185,7 +186,7 @@ def start_run(
         )
         run = RunFolder(var, info)
         run.path.mkdir(parents=True, exist_ok=True)
-        _write_atomically(run.path / _RUN_JSON, msgspec.json.format(msgspec.json.encode(info)))
+        replace_durably(run.path / _RUN_JSON, msgspec.json.format(msgspec.json.encode(info)))
     wanted_bus = None if bus_url is None else bus_url_of_run(bus_url, run.run_id)
     wanted_store = _kept(store_url, run.run_id)
     for name, wanted, expected in (("bus", wanted_bus, run.bus_url), ("store", wanted_store, run.store_url)):
@@ -194,7 +195,7 @@ def start_run(
                 f"run {run.run_id}: expected its {name} {expected}, found {wanted}; "
                 f"leave --{name} out to resume it, or begin another run with --new-run"
             )
-    _write_atomically(var / _CURRENT, f"{run.run_id}\n".encode())
+    replace_durably(var / _CURRENT, f"{run.run_id}\n".encode())
     return run
 
 
@@ -271,13 +272,3 @@ def _folder(var: Path, run_id: str) -> Path:
 
 def _now() -> str:
     return datetime.fromtimestamp(time.time(), UTC).isoformat(timespec="milliseconds")
-
-
-def _write_atomically(path: Path, content: bytes) -> None:
-    """So that a reader, or whoever comes after a crash, finds the old content or the new."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
-    with draft.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)

@@ -183,7 +183,7 @@ KILLED_AT = {
     "copying": "featurestore.snapshot.copy_store",
     "writing a page": "featurestore.snapshot.interactions_table",
     "writing the last file": "featurestore.snapshot.movies_table",
-    "before the manifest": "featurestore.snapshot._write_durably",
+    "before the manifest": "featurestore.snapshot.write_durably",
     "before it is in place": "pathlib.Path.rename",
 }
 
