@@ -242,8 +242,6 @@ def _make(job: _Job, hyperparameters: Mapping[str, Any]) -> Recommender:
 
 
 def _message(error: Exception) -> str:
-    if isinstance(error, ModuleNotFoundError):
-        return f"{error.name} is not installed: pip install 'streamlens[train]'"
     return str(error) if isinstance(error, StreamLensError) else f"{type(error).__name__}: {error}"
 
 

@@ -13,7 +13,6 @@ import json
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +22,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from models.experiment import Experiment, Outcome
+from models.provenance import library_versions
 from models.search import Trial
 from streams.errors import DataError
 
 __all__ = ["EXPERIMENT_JSON", "Score", "read_experiment", "scores", "write_experiment"]
 
 EXPERIMENT_JSON = "experiment.json"
-_LIBRARIES = ("numpy", "scipy", "torch", "optuna", "streamlens")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +84,7 @@ def write_experiment(
         "data_fingerprint": fingerprint,
         "seconds": round(seconds, 3),
         "python": platform.python_version(),
-        "versions": {name: found for name in _LIBRARIES if (found := _version(name))},
+        "versions": library_versions(),
         "outcomes": [_described(outcome) for outcome in outcomes],
     }
     (folder / EXPERIMENT_JSON).write_bytes(msgspec.json.format(msgspec.json.encode(about)))
@@ -161,10 +160,3 @@ def _write_tables(folder: Path, outcomes: Sequence[Outcome], trials: Mapping[str
             pq.write_table(pa.Table.from_pylist(rows), folder / f"{name}.parquet")
     if users:
         pq.write_table(pa.concat_tables(users), folder / "users.parquet")
-
-
-def _version(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None

@@ -135,7 +135,7 @@ class Recommender(ABC):
         """Learn from ``interactions``, of which the latest rating of a (user, movie) counts; returns itself.
 
         features: movies beside those that were rated are ranked too. on_epoch: told after each pass.
-        Raises ModelError where there is nothing to learn from, or nothing finite came out.
+        Raises ModelError where there is nothing to learn from, nothing finite came out, or torch is not installed.
         """
         if not len(interactions):
             raise ModelError(f"{self.name}: expected ratings to learn from, found none")
@@ -149,18 +149,20 @@ class Recommender(ABC):
         self._groups = dict(features.user_groups)
         self._columns = np.arange(len(self.movie_ids))
         self.genre_names = features.genre_names
-        self._fit(
-            TrainingData(
-                self.user_ids,
-                self.movie_ids,
-                np.searchsorted(self.user_ids, latest.user_id),
-                column,
-                latest.rating,
-                latest.timestamp,
-                features.of_movies(self.movie_ids),
-            ),
-            on_epoch,
+        data = TrainingData(
+            self.user_ids,
+            self.movie_ids,
+            np.searchsorted(self.user_ids, latest.user_id),
+            column,
+            latest.rating,
+            latest.timestamp,
+            features.of_movies(self.movie_ids),
         )
+        try:
+            self._fit(data, on_epoch)
+        except ModuleNotFoundError as error:
+            hint = "pip install 'streamlens[train]'"
+            raise ModelError(f"{self.name}: {error.name} is not installed, which training needs: {hint}") from error
         for array, values in self._arrays().items():
             if not np.isfinite(values).all():
                 raise ModelError(f"{self.name}: training diverged ({array} is not finite); lower its learning rate")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -191,6 +192,16 @@ def test_one_user_or_one_movie(name: str, users: list[int], movies: list[int]) -
 def test_nothing_to_learn_from_is_refused(name: str) -> None:
     with pytest.raises(ModelError, match="found none"):
         untrained(name).fit(Interactions([], [], []))
+
+
+def test_without_torch_the_error_says_how_to_get_it(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if name not in SMALL:
+        pytest.skip(f"{name} needs no torch")
+    for module in [module for module in sys.modules if module.endswith("_training")]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(ModelError, match=r"torch is not installed.*streamlens\[train\]"):
+        untrained(name).fit(some_ratings())
 
 
 def test_movies_added_after_training_are_ranked_and_nothing_else_changes(model: Recommender, tmp_path: Path) -> None:
