@@ -19,6 +19,7 @@ from models.rating_factors import RatingFactors, RatingTrainer, rating_users
 from models.recommender import Epoch, OnEpoch, RatingPredictor, TrainingData
 from models.torch_device import device_named
 from streams.errors import ModelError
+from streams.records import Int64s
 
 __all__ = ["MatrixFactorization"]
 
@@ -142,11 +143,17 @@ class MatrixFactorization(RatingPredictor):
         self._rating = rating.factors
         self._gram = self._movies.T @ self._movies
 
+    def _users(self, histories: Histories) -> Float32s:
+        return ranking_users(self._movies, self._gram, histories, unrated_weight=self.unrated_weight, l2=self.l2)
+
     def _score(self, histories: Histories) -> Float32s:
-        users = ranking_users(self._movies, self._gram, histories, unrated_weight=self.unrated_weight, l2=self.l2)
-        scores: Float32s = users @ self._movies.T
+        scores: Float32s = self._users(histories) @ self._movies.T
         scores[:, self._unrated] = _UNRATED
         return scores
+
+    def _vectors(self, histories: Histories) -> tuple[Float32s, Int64s, Float32s]:
+        rated = np.setdiff1d(np.arange(len(self._movies)), self._unrated)
+        return self._users(histories), rated, self._movies[rated]
 
     def _stars(self, users: Float32s, movie_ids: npt.NDArray[np.int64]) -> Float32s:
         at = np.searchsorted(self.movie_ids, movie_ids)

@@ -26,7 +26,7 @@ from models.side_features import SideFeatures
 from streams.errors import ModelError
 from streams.records import Int64s
 
-__all__ = ["Epoch", "OnEpoch", "RatingPredictor", "Recommender", "TrainingData"]
+__all__ = ["Epoch", "OnEpoch", "RatingPredictor", "Recommender", "TrainingData", "Vectors"]
 
 _SCORES_AT_ONCE = 16 << 20
 """Scores held together: 64 MiB of float32."""
@@ -67,6 +67,19 @@ class TrainingData:
     @property
     def n_movies(self) -> int:
         return len(self.movie_ids)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Vectors:
+    """Users and movies whose products ``users @ movies.T`` are a model's scores.
+
+    user_ids: int64 (n,), rising. users: float32 (n, d). movie_ids: int64 (m,), rising. movies: float32 (m, d).
+    """
+
+    user_ids: Int64s
+    users: Float32s
+    movie_ids: Int64s
+    movies: Float32s
 
 
 class Recommender(ABC):
@@ -111,6 +124,10 @@ class Recommender(ABC):
 
     def _score_users(self, rows: Int64s) -> Float32s | None:
         """Scores for users of training, by row, where something was learnt of each; else their histories serve."""
+        return None
+
+    def _vectors(self, histories: Histories) -> tuple[Float32s, Int64s, Float32s] | None:
+        """Vectors (n, d) of histories as ``_score`` takes them; columns (m,), rising; vectors (m, d) of these."""
         return None
 
     def _extend(self, at: Int64s, features: SideFeatures) -> None:
@@ -222,6 +239,14 @@ class Recommender(ABC):
     def score(self, histories: Histories, groups: Sequence[str | None] | None = None) -> Float32s:
         """Scores of all ``movie_ids`` for each history: float32 (n, len(movie_ids)), higher is better."""
         return self._scores(self._known(histories), groups)
+
+    def embeddings(self) -> Vectors | None:
+        """The users of training, and the movies it learnt something of; None for a model whose score is no product."""
+        found = self._vectors(self._learnt(self._seen))
+        if found is None:
+            return None
+        users, columns, movies = found
+        return Vectors(self.user_ids, users, self.movie_ids[self._columns >= 0][columns], movies)
 
     def save(self, folder: Path) -> None:
         """Write the model to ``folder``, whole or not at all: ``model.safetensors`` and ``model.json``."""

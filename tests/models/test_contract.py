@@ -194,6 +194,23 @@ def test_nothing_to_learn_from_is_refused(name: str) -> None:
         untrained(name).fit(Interactions([], [], []))
 
 
+def test_the_products_of_embeddings_are_scores(name: str, model: Recommender) -> None:
+    found = model.embeddings()
+    assert (found is not None) == (name in ("mf", "two-tower", "vae"))
+    if found is None:
+        return
+    assert found.user_ids.tolist() == np.unique(some_ratings().user_id).tolist()
+    assert (UNRATED in found.movie_ids) == model.knows_features
+    own = Histories.of_users(some_ratings(), found.user_ids)
+    expected = model.score(own)[:, np.isin(model.movie_ids, found.movie_ids)]
+    np.testing.assert_allclose(found.users @ found.movies.T, expected, rtol=1e-4, atol=1e-4)
+    added = SideFeatures(np.array([50]), np.array([[1]], np.float32), np.array([1990]), ("Even",))
+    wider = model.with_movies(added).embeddings()
+    assert wider is not None
+    assert (50 in wider.movie_ids) == model.knows_features
+    np.testing.assert_array_equal(wider.movies[np.isin(wider.movie_ids, found.movie_ids)], found.movies)
+
+
 def test_without_torch_the_error_says_how_to_get_it(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if name not in SMALL:
         pytest.skip(f"{name} needs no torch")
