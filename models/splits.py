@@ -14,7 +14,15 @@ from models.side_features import SideFeatures
 from streams.errors import DataError
 from streams.records import Int64s
 
-__all__ = ["Split", "held_out_users", "known_by", "random_rating_split", "random_split", "temporal_split"]
+__all__ = [
+    "Split",
+    "held_out_users",
+    "known_by",
+    "moment_before_last",
+    "random_rating_split",
+    "random_split",
+    "temporal_split",
+]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -77,10 +85,10 @@ def temporal_split(
     2023; Meng et al., "Exploring Data Splitting Strategies for the Evaluation of Recommendation Models", RecSys 2020.
     Raises DataError where nobody rates on both sides of that moment.
     """
-    cut = _moment_before_last(interactions.timestamp, share)
+    cut = moment_before_last(interactions.timestamp, share)
     if validation:
         interactions = interactions.before(cut)
-        cut = _moment_before_last(interactions.timestamp, share)
+        cut = moment_before_last(interactions.timestamp, share)
     train, later = interactions.before(cut), interactions.take(interactions.timestamp >= cut)
     test = later.take(np.isin(later.user_id, train.user_id))
     if not len(test):
@@ -106,16 +114,17 @@ def held_out_users(interactions: Interactions, features: SideFeatures, *, n_user
     return Split("held-out-users", interactions.take(~tested), test, features, histories=histories)
 
 
+def moment_before_last(timestamp: Int64s, share: float) -> int:
+    """The moment at which the last ``share`` of ratings begins. Raises DataError where there are none."""
+    if not len(timestamp):
+        raise DataError("split: expected ratings, found none")
+    return int(np.sort(timestamp)[min(round(len(timestamp) * (1 - share)), len(timestamp) - 1)])
+
+
 def known_by(features: SideFeatures, rated: Int64s, moment: int) -> SideFeatures:
     """Of the movies that are in ``rated``, or released by the year of ``moment`` (seconds since the epoch)."""
     year = 1970 + int(np.datetime64(moment, "s").astype("datetime64[Y]").astype(np.int64))
     return features.of_movies(features.movie_id[(features.year <= year) | np.isin(features.movie_id, rated)])
-
-
-def _moment_before_last(timestamp: Int64s, share: float) -> int:
-    if not len(timestamp):
-        raise DataError("temporal split: expected ratings, found none")
-    return int(np.sort(timestamp)[min(round(len(timestamp) * (1 - share)), len(timestamp) - 1)])
 
 
 def _random(interactions: Interactions, share: float, random: np.random.Generator) -> Bools:

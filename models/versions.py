@@ -141,7 +141,7 @@ def load_version(folder: Path, manifest: Manifest) -> Recommender:
 
 
 def _digest(manifest: Manifest) -> str:
-    return hashlib.sha256(msgspec.json.encode(manifest, order="sorted")).hexdigest()
+    return hashlib.sha256(msgspec.json.encode(manifest)).hexdigest()
 
 
 def _file_digest(path: Path) -> str:

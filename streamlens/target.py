@@ -40,6 +40,11 @@ class Target:
         return self.run.path if self.run else None
 
     @property
+    def models(self) -> Path:
+        """Where the trained versions are: beside the store that they learnt from, as far as that has a folder here."""
+        return (self.folder or self.settings.var) / "models"
+
+    @property
     def data(self) -> str | None:
         return self.run.info.data if self.run else self.settings.replay.data
 

@@ -20,10 +20,12 @@ from streamlens.cli import (
     doctor,
     experiment,
     features,
+    models,
     replay,
     snapshot,
     status,
     topics,
+    train,
     verify,
     worker,
 )
@@ -45,6 +47,8 @@ _ORDER = (
     "verify",
     "deadletter",
     "experiment",
+    "train",
+    "models",
     "doctor",
     "bench",
 )
@@ -78,13 +82,14 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (demo, replay, worker, status, snapshot, verify, experiment, doctor, bench):
+for module in (demo, replay, worker, status, snapshot, verify, experiment, train, doctor, bench):
     module.register(app)
 app.add_typer(control.app, name="control")
 app.add_typer(data.app, name="data")
 app.add_typer(topics.app, name="topics")
 app.add_typer(features.app, name="features")
 app.add_typer(deadletter.app, name="deadletter")
+app.add_typer(models.app, name="models")
 
 
 def _show_version(wanted: bool) -> None:

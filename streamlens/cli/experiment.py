@@ -174,21 +174,16 @@ def _numbers(text: str) -> tuple[int, ...]:
 
 
 def _hyperparameters(texts: list[str]) -> dict[str, dict[str, Any]]:
-    import msgspec
-
     from streams.errors import ConfigError
 
+    example = "MODEL.NAME=VALUE such as ease.l2=200"
     chosen: dict[str, dict[str, Any]] = {}
     for text in texts:
-        target, equals, value = text.partition("=")
+        target, value = options.assigned(text, example)
         model, dot, name = target.partition(".")
-        if not (equals and dot and model and name):
-            raise ConfigError(f"--set: expected MODEL.NAME=VALUE such as ease.l2=200, found {text!r}")
-        of_model = chosen.setdefault(model, {})
-        try:
-            of_model[name] = msgspec.json.decode(value)
-        except msgspec.DecodeError:  # a word needs no quotes
-            of_model[name] = value
+        if not (dot and model and name):
+            raise ConfigError(f"--set: expected {example}, found {text!r}")
+        chosen.setdefault(model, {})[name] = value
     return chosen
 
 

@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 if TYPE_CHECKING:
     from streamlens.target import Target
 
-__all__ = ["Bus", "Csv", "Json", "Quiet", "RunId", "Store", "WithParent", "find_target", "one_format", "say_waiting"]
+__all__ = [
+    "Bus",
+    "Csv",
+    "Json",
+    "Quiet",
+    "RunId",
+    "Store",
+    "WithParent",
+    "assigned",
+    "find_target",
+    "one_format",
+    "say_waiting",
+    "who",
+]
 
 RunId = Annotated[str | None, typer.Option("--run", metavar="ID", help="The run; by default the last one started.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
@@ -38,3 +51,29 @@ def one_format(as_json: bool, as_csv: bool) -> None:
 def say_waiting(until: str) -> None:
     """What a command waits for, on stderr."""
     typer.echo(f"waiting for {until}; Ctrl-C leaves", err=True)
+
+
+def assigned(text: str, example: str) -> tuple[str, Any]:
+    """Name and value of ``NAME=VALUE``, the value in JSON, or a word. Raises ConfigError for anything else."""
+    import msgspec
+
+    from streams.errors import ConfigError
+
+    name, equals, value = text.partition("=")
+    if not (equals and name):
+        raise ConfigError(f"--set: expected {example}, found {text!r}")
+    try:
+        return name, msgspec.json.decode(value)
+    except msgspec.DecodeError:  # a word needs no quotes
+        return name, value
+
+
+def who() -> str:
+    """The person, as the system calls them."""
+    import getpass
+    import os
+
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user without a name
+        return f"uid {os.getuid()}"

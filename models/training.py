@@ -1,0 +1,175 @@
+"""A version from a snapshot: what was known before T is measured, learnt and kept, and nothing else.
+
+A model of the same recipe is first fitted on what lies before the last tenth of the ratings, and judged slate by slate
+on that tenth beside popularity (:mod:`models.prequential`, fitted once). The version itself learns from everything
+before T; when it stops, a model with epochs decides by a slice of that which it holds out (:mod:`models.holdout`,
+:mod:`models.early_stopping`).
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+import msgspec
+import numpy as np
+
+from featurestore.embeddings import EmbeddingStore, embeddings_url
+from featurestore.snapshot import take_snapshot
+from featurestore.snapshot_reader import Snapshot
+from models.bootstrap import Interval
+from models.evaluation import Evaluation
+from models.interactions import Interactions
+from models.kinds import make_model
+from models.prequential import Stream, evaluate_prequential
+from models.provenance import code_commit, library_versions
+from models.recommender import Epoch, Recommender, Vectors
+from models.registry import Registry, Version
+from models.side_features import SideFeatures
+from models.splits import known_by, moment_before_last
+from models.torch_device import device_named
+from models.versions import Manifest, Measured, Validation, new_version_id, write_manifest
+from streams.errors import ModelError
+from streams.events import DAY_S
+
+__all__ = ["YARDSTICKS", "OnProgress", "Phase", "Recipe", "fit_version", "train_version", "validate"]
+
+YARDSTICKS = ("popularity", "decayed-popularity")
+"""They stand beside the measures of every version."""
+_VALIDATION_SHARE = 0.1
+
+Phase = Literal["snapshot", "validation", "training", "saving"]
+OnProgress = Callable[[Phase, Epoch | None], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """A kind of model, its hyperparameters beside its own defaults, and the seed. Raises ModelError where unknown."""
+
+    kind: str
+    hyperparameters: Mapping[str, Any] = field(default_factory=dict)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        self.make()
+
+    def make(self) -> Recommender:
+        """A model, untrained."""
+        return make_model(self.kind, **{"seed": self.seed, **self.hyperparameters})
+
+
+def train_version(
+    store_url: str,
+    registry: Registry,
+    recipe: Recipe,
+    *,
+    as_of: int | None = None,
+    user_groups: Mapping[int, str] | None = None,
+    on_progress: OnProgress = lambda phase, epoch: None,
+) -> Version:
+    """Train on a snapshot of the store as of ``as_of`` (its clock by default); embeddings go beside the store.
+
+    The registry has the version whole, or not at all. user_groups: demographic ones, of the data. Raises ModelError
+    where nothing was rated before ``as_of``, what every reader of the store raises, and what fitting does.
+    """
+    started = time.monotonic()
+    with registry.draft() as draft:
+        on_progress("snapshot", None)
+        taken = take_snapshot(store_url, draft / "snapshot", as_of)
+        snapshot = Snapshot(draft / "snapshot", check=False)  # written a moment ago
+        model, manifest = fit_version(recipe, snapshot, user_groups, on_progress)
+        on_progress("saving", None)
+        folder = draft / "version"
+        model.save(folder)
+        embeddings = model.embeddings()
+        manifest = msgspec.structs.replace(
+            manifest,
+            snapshot_id=taken.snapshot_id,
+            log_id=taken.log_id,
+            offsets=taken.offsets,
+            embedding_width=embeddings.users.shape[1] if embeddings else None,
+            seconds=round(time.monotonic() - started, 3),
+        )
+        write_manifest(folder, manifest)
+        if embeddings:  # before the version is there: whoever finds it finds these
+            _write_embeddings(store_url, manifest, embeddings)
+        return registry.add(folder)
+
+
+def fit_version(
+    recipe: Recipe,
+    snapshot: Snapshot,
+    user_groups: Mapping[int, str] | None = None,
+    on_progress: OnProgress = lambda phase, epoch: None,
+) -> tuple[Recommender, Manifest]:
+    """A model of everything in the snapshot, and what is to be said of it; nothing is written."""
+    ratings = Interactions.of_table(snapshot.interactions(["user_id", "movie_id", "rating", "timestamp"]))
+    if not len(ratings):
+        raise ModelError(
+            f"train: expected ratings before {_moment(snapshot.as_of)}, found none; the store's clock is at "
+            f"{_moment(snapshot.manifest.clock)}: choose a later --as-of, or let `streamlens worker` apply more"
+        )
+    features = SideFeatures.of_catalogue(snapshot.catalogue, user_groups)
+    features = known_by(features, np.unique(ratings.movie_id), snapshot.as_of)
+    on_progress("validation", None)
+    validation = validate(recipe, ratings, features, lambda epoch: on_progress("validation", epoch))
+    on_progress("training", None)
+    model = recipe.make().fit(ratings, features, on_epoch=lambda epoch: on_progress("training", epoch))
+    device = model.hyperparameters.get("device")
+    manifest = Manifest(
+        version_id=new_version_id(recipe.kind, snapshot.as_of),
+        kind=recipe.kind,
+        created_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
+        as_of=snapshot.as_of,
+        seed=recipe.seed,
+        hyperparameters=model.hyperparameters,
+        n_ratings=len(ratings),
+        n_users=len(model.user_ids),
+        n_movies=len(model.movie_ids),
+        validation=validation,
+        versions=library_versions(),
+        commit=code_commit(),
+        device=device_named(device) if device else "cpu",
+    )
+    return model, manifest
+
+
+def validate(
+    recipe: Recipe,
+    ratings: Interactions,
+    features: SideFeatures,
+    on_epoch: Callable[[Epoch], None] = lambda epoch: None,
+) -> Validation | None:
+    """What the recipe is worth on the last tenth of the ratings; None where these leave nothing to learn from."""
+    start, last = moment_before_last(ratings.timestamp, _VALIDATION_SHARE), int(ratings.timestamp.max())
+    if start <= ratings.timestamp.min():
+        return None
+    stream = Stream.of(ratings, features, cutoff=start, refit_days=(last - start) // DAY_S + 1)  # one fit
+    own = evaluate_prequential(recipe.make, stream, on_epoch=on_epoch)
+    beside = {name: evaluate_prequential(Recipe(name).make, stream) for name in YARDSTICKS if name != recipe.kind}
+    yardsticks = {name: _measured(evaluation) for name, evaluation in beside.items()}
+    return Validation(start, len(own.user_ids), own.n_lists, _measured(own), yardsticks)
+
+
+def _moment(seconds: int) -> str:
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%S}"
+
+
+def _measured(evaluation: Evaluation) -> Measured:
+    """Those that there was something to measure by."""
+    return {name: _plain(interval) for name, interval in evaluation.measures.items() if math.isfinite(interval.value)}
+
+
+def _plain(interval: Interval) -> tuple[float, float, float]:
+    return interval.value, interval.low, interval.high
+
+
+def _write_embeddings(store_url: str, manifest: Manifest, found: Vectors) -> None:
+    where = (manifest.kind, manifest.version_id)
+    with EmbeddingStore(embeddings_url(store_url), create=True) as store:
+        store.write("user", *where, found.user_ids, found.users, as_of=manifest.as_of)
+        store.write("item", *where, found.movie_ids, found.movies, as_of=manifest.as_of)
