@@ -9,6 +9,7 @@ before T; when it stops, a model with epochs decides by a slice of that which it
 from __future__ import annotations
 
 import math
+import platform
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -131,7 +132,7 @@ def fit_version(
         n_users=len(model.user_ids),
         n_movies=len(model.movie_ids),
         validation=validation,
-        versions=library_versions(),
+        versions={"python": platform.python_version(), **library_versions()},
         commit=code_commit(),
         device=device_named(device) if device else "cpu",
     )
