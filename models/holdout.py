@@ -43,7 +43,8 @@ class Holdout:
 def hold_out_last(data: TrainingData) -> tuple[TrainingData, Holdout] | None:
     """The users who rated last, a tenth of all, apart from the others; None where these are too few to say anything.
 
-    Of each one's ratings the first four fifths are given, so that what is measured lies in the future of all training.
+    Nothing of theirs is learnt from; of each one's ratings the first four fifths are given, the rest is wanted. The
+    others may rate until the end: this says when to stop, and is no measure of what a model is worth later on.
     """
     histories = histories_of(data)
     lengths = histories.lengths
