@@ -126,7 +126,7 @@ def fit_version(
         kind=recipe.kind,
         created_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
         as_of=snapshot.as_of,
-        seed=recipe.seed,
+        seed=model.seed,
         hyperparameters=model.hyperparameters,
         n_ratings=len(ratings),
         n_users=len(model.user_ids),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from itertools import count
 
 import numpy as np
 
@@ -11,16 +12,16 @@ from models.kinds import make_model
 from models.registry import Registry, Version
 from models.versions import Manifest, new_version_id, write_manifest
 
-CLOCK = (f"2026-11-27T04:00:{second:02}.000+00:00" for second in range(60))
+_SECONDS = count()
 
 
-def add_version(registry: Registry, kind: str = "popularity", clock: Iterator[str] = CLOCK) -> Version:
-    """A model of two users and two movies."""
+def add_version(registry: Registry, kind: str = "popularity") -> Version:
+    """A model of two users and two movies, each a second younger than the one before."""
     model = make_model(kind).fit(Interactions([1, 1, 2], [10, 20, 10], [4.0, 3.5, 5.0], [100, 200, 300]))
     manifest = Manifest(
         version_id=new_version_id(kind, 400),
         kind=kind,
-        created_at=next(clock),
+        created_at=(datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=next(_SECONDS))).isoformat(),
         as_of=400,
         seed=0,
         hyperparameters=model.hyperparameters,
