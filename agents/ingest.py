@@ -20,7 +20,8 @@ from typing import ParamSpec, TypeVar
 import numpy as np
 import structlog
 
-from featurestore.writer import AppliedBatch, FeatureWriter, OutboxRow
+from featurestore.partition_writer import OutboxRow
+from featurestore.writer import AppliedBatch, FeatureWriter
 from streams.batch import InvalidRecord, RatingBatch, decode_ratings
 from streams.bus import OffsetRange, TopicInfo
 from streams.errors import StoreUnavailable, StreamLensError

@@ -1,53 +1,27 @@
-"""Writing features with exactly-once effect: views, outgoing records and applied offsets change in one transaction.
-
-The transaction begins with an update of the applied offset that names the writer's own epoch and the offset it
-expects. A writer that was replaced, or whose memory is not what the store holds, changes no row and is refused.
-"""
+"""Writing features with exactly-once effect: views and dead letters change with the applied offsets."""
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import closing
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from operator import attrgetter
-from typing import Any, NamedTuple, NoReturn, Self
 
 import msgspec
 
 from featurestore.aggregate import Accepted, Cursor, accept
 from featurestore.catalogue import Catalogue
-from featurestore.database import open_writer, read_catalogue
+from featurestore.database import Database, open_writer, read_catalogue
+from featurestore.partition_writer import OutboxRecord, PartitionWriter
 from featurestore.view_settings import ViewSettings
 from featurestore.views import Views
 from streams.batch import InvalidRecord, RatingBatch
-from streams.bus import OffsetRange, TopicInfo
-from streams.errors import ConfigError, LogReplaced, StoreAheadOfLog, StoreSetBack, WriterFenced
+from streams.errors import ConfigError
 from streams.events import DEADLETTER
-from streams.records import TopicPartition
 
-__all__ = ["AppliedBatch", "FeatureWriter", "OutboxRow"]
-
-_OUTBOX_BYTES = 8 << 20
-"""What one look at the outbox takes into memory, or a little more: dead letters may be large."""
-
-_CURSOR_COLUMNS = tuple(f.name for f in fields(Cursor) if f.name not in ("partition", "last_ids"))
-
-_OUTBOX_PAGE = 16
-"""Rows read at a time: of large ones a few are too much."""
+__all__ = ["AppliedBatch", "FeatureWriter"]
 
 _REBUILD = "`streamlens worker --rebuild` recomputes the store from the log"
-
-
-class OutboxRow(NamedTuple):
-    """A record to publish; ``id`` orders the rows. partition: of the record that caused it."""
-
-    id: int
-    partition: int
-    topic: str
-    key: bytes | None
-    value: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +34,7 @@ class AppliedBatch:
     invalid: int
 
 
-class FeatureWriter:
+class FeatureWriter(PartitionWriter):
     """The one writer of an agent's features for the partitions it holds.
 
     Not thread-safe: one thread at a time. ``wall_ms`` gives the wall time in milliseconds since the epoch.
@@ -77,30 +51,17 @@ class FeatureWriter:
         catalogue: Catalogue | None = None,
         wall_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ) -> None:
-        self.agent = agent
-        self.topic = topic
         self.run_id = run_id
         self.views = views or ViewSettings()
-        self._wall_ms = wall_ms
-        self._cursors: dict[int, Cursor] = {}
-        self._epochs: dict[int, int] = {}
-        self.database = open_writer(url, self.views, catalogue or Catalogue())
+        database = open_writer(url, self.views, catalogue or Catalogue())
+        super().__init__(database, agent=agent, topic=topic, rebuild=_REBUILD, wall_ms=wall_ms)
         try:
-            meta = dict(self.database.rows("SELECT key, value FROM meta"))
+            meta = dict(database.rows("SELECT key, value FROM meta"))
             self._check_settings(meta)
             self.catalogue = self._check_catalogue(meta, catalogue)
         except BaseException:
-            self.database.close()
+            self.close()
             raise
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        self.database.close()
 
     def _check_settings(self, meta: Mapping[str, str]) -> None:
         """A store is built with one lateness bound, one session gap and so on: other ones would give other views."""
@@ -122,95 +83,24 @@ class FeatureWriter:
             f"restore the dataset, or {_REBUILD}"
         )
 
-    # Taking partitions over
-
-    def assign(self, log: TopicInfo, ranges: Mapping[TopicPartition, OffsetRange]) -> dict[TopicPartition, int]:
-        """Become the writer of these partitions; returns the offset each goes on from.
-
-        Raises LogReplaced when the log is not the one the store was built from, StoreAheadOfLog when it ends before
-        what the store has applied; nothing is changed then.
-        """
-        with self.database.transaction(durable=True):
-            taken = [self._take_over(log, tp, ranges[tp]) for tp in sorted(ranges, key=attrgetter("partition"))]
-        for epoch, cursor in taken:
-            self._epochs[cursor.partition], self._cursors[cursor.partition] = epoch, cursor
-        return {tp: self._cursors[tp.partition].next_offset for tp in ranges}
-
-    def _take_over(self, log: TopicInfo, tp: TopicPartition, held: OffsetRange) -> tuple[int, Cursor]:
-        ((log_id, epoch),) = self.database.rows(
-            "INSERT INTO applied (agent, topic, partition, log_id, epoch) VALUES (?, ?, ?, ?, 1)"
-            " ON CONFLICT (agent, topic, partition) DO UPDATE SET epoch = applied.epoch + 1 RETURNING log_id, epoch",
-            *(self.agent, self.topic, tp.partition, log.log_id),
-        )
-        cursor = self._stored_cursor(tp.partition, epoch)
-        if log_id != log.log_id:
-            raise LogReplaced(
-                f"{self.database.label}: built from log {log_id} of topic {self.topic}, found log {log.log_id}; "
-                f"if the new log is right, {_REBUILD}"
-            )
-        if cursor.next_offset > held.end:
-            raise StoreAheadOfLog(
-                f"{self.database.label}: applied {self.topic}/{tp.partition} up to offset {cursor.next_offset}, "
-                f"but the log ends at {held.end}; {_REBUILD}"
-            )
-        return epoch, cursor
-
-    def _stored_cursor(self, partition: int, epoch: int) -> Cursor:
-        """How far the store is, within a transaction. Raises WriterFenced where another writer has taken over."""
-        where = (self.agent, self.topic, partition)
-        rows = self.database.rows(
-            f"SELECT {', '.join(_CURSOR_COLUMNS)} FROM applied"
-            " WHERE agent = ? AND topic = ? AND partition = ? AND epoch = ?",
-            *(*where, epoch),
-        )
-        if not rows:
-            self.release(self._epochs)  # what is rolled back with this write may be others' records
-            raise WriterFenced(
-                f"{self.database.label}: another worker took over {self.topic}/{partition} "
-                f"(this one held epoch {epoch})"
-            )
-        ids = self.database.rows(
-            "SELECT source, event_id FROM sources WHERE agent = ? AND topic = ? AND partition = ?", *where
-        )
-        stored: dict[str, Any] = dict(zip(_CURSOR_COLUMNS, rows[0], strict=True))
-        stored["end_of_run"] = bool(stored["end_of_run"])
-        return Cursor(partition, last_ids={source.decode(): event_id for source, event_id in ids}, **stored)
-
-    def release(self, partitions: Iterable[int]) -> None:
-        """Write nothing more of these partitions: they are others' now, who go on from the applied offsets."""
-        gone = set(partitions)  # others read the cursors meanwhile: new ones, not these changed
-        self._cursors = {p: cursor for p, cursor in self._cursors.items() if p not in gone}
-        self._epochs = {p: epoch for p, epoch in self._epochs.items() if p not in gone}
-
-    @property
-    def cursors(self) -> dict[int, Cursor]:
-        """How far each held partition is applied."""
-        return dict(self._cursors)
-
     # Applying
 
     def apply(self, batches: Sequence[RatingBatch]) -> AppliedBatch:
         """Apply batches in one transaction; what is already applied is skipped, and so are partitions not held.
 
-        Raises WriterFenced when another writer has taken over, StoreSetBack when the store has lost what it held, and
-        StoreUnavailable when it cannot be written for now; then nothing has changed and the same call may be made
-        again.
+        Raises what :meth:`commit` does; then nothing has changed and the same call may be made again.
         """
-        known = self._cursors
-        try:
-            after = self._apply(batches)
-        except _CommittedBefore:  # and the answer was lost with the connection
-            self._reload_cursors()
-            after = self._apply(batches)
+        known = self.cursors
+        while not self._apply(batches):
+            pass
+        after = self.cursors
         changed = [p for p, cursor in after.items() if cursor is not known[p]]
-        self._cursors = after
         return _difference([known[p] for p in changed], [after[p] for p in changed])
 
-    def _apply(self, batches: Sequence[RatingBatch]) -> dict[int, Cursor]:
-        """The cursors afterwards."""
-        cursors = dict(self._cursors)
+    def _apply(self, batches: Sequence[RatingBatch]) -> bool:
+        cursors = self.cursors
         parts: list[Accepted] = []
-        letters: list[tuple[str, int, str, bytes, bytes]] = []
+        letters: list[OutboxRecord] = []
         for batch in batches:
             if (before := cursors.get(batch.partition)) is None:
                 continue  # released while the batch was on its way
@@ -218,29 +108,16 @@ class FeatureWriter:
             cursors[batch.partition] = after
             parts.append(accepted)
             letters += self._dead_letters(batch, before, invalid)
-        changed = [cursors[p] for p in sorted(cursors) if cursors[p] is not self._cursors[p]]
-        if changed:
-            ratings = Accepted.concat(parts)
-            views = Views.of(ratings, self.views, self.catalogue) if len(ratings) else None
-            with self.database.transaction():
-                self._move_cursors(changed, _sources(batches))
-                if views is not None:
-                    views.write(self.database, self.views.session_gap_s)
-                if letters:
-                    self.database.execute_many(
-                        "INSERT INTO outbox (agent, partition, topic, record_key, value) VALUES (?, ?, ?, ?, ?)",
-                        letters,
-                    )
-        return cursors
+        ratings = Accepted.concat(parts) if parts else Accepted.none()
+        views = Views.of(ratings, self.views, self.catalogue) if len(ratings) else None
 
-    def _reload_cursors(self) -> None:
-        with self.database.snapshot():
-            self._cursors = {p: self._stored_cursor(p, epoch) for p, epoch in self._epochs.items()}
+        def write(database: Database) -> None:
+            if views is not None:
+                views.write(database, self.views.session_gap_s)
 
-    def _dead_letters(
-        self, batch: RatingBatch, before: Cursor, invalid: Iterable[InvalidRecord]
-    ) -> list[tuple[str, int, str, bytes, bytes]]:
-        """Rows of the outbox."""
+        return self.commit(cursors, _sources(batches), write, letters)
+
+    def _dead_letters(self, batch: RatingBatch, before: Cursor, invalid: Iterable[InvalidRecord]) -> list[OutboxRecord]:
         source = f"{self.run_id}/{self.agent}/{batch.topic}/{batch.partition}"
         letters = []
         for event_id, record in enumerate(invalid, before.emitted + 1):
@@ -248,105 +125,8 @@ class FeatureWriter:
                 record.dead_letter(batch.topic, batch.partition), source=source, event_id=event_id
             )
             key = f"{batch.topic}/{batch.partition}/{record.offset}".encode()
-            letters.append((self.agent, batch.partition, DEADLETTER, key, msgspec.json.encode(letter)))
+            letters.append(OutboxRecord(batch.partition, DEADLETTER, key, msgspec.json.encode(letter)))
         return letters
-
-    def _move_cursors(self, cursors: list[Cursor], sources: Mapping[int, set[str]]) -> None:
-        """sources: by partition, whose last ids may have moved; of others there may be one per dead letter replayed.
-
-        cursors: by rising partition, so that two writers that both believe to hold some wait for each other in order.
-        """
-        now_ms = self._wall_ms()
-        for after in cursors:
-            before, epoch = self._cursors[after.partition], self._epochs[after.partition]
-            moved = self.database.execute(
-                "UPDATE applied SET next_offset = ?, clock = ?, closed = ?, end_of_run = ?, ratings = ?,"
-                " duplicates = ?, late = ?, invalid = ?, emitted = ?, published_ms = ?, applied_ms = ?"
-                " WHERE agent = ? AND topic = ? AND partition = ? AND epoch = ? AND next_offset = ?",
-                *(after.next_offset, after.clock, after.closed, after.end_of_run, after.ratings),
-                *(after.duplicates, after.late, after.invalid, after.emitted, after.published_ms, now_ms),
-                *(self.agent, self.topic, after.partition, epoch, before.next_offset),
-            )
-            if moved != 1:
-                self._refuse(self._stored_cursor(after.partition, epoch))
-            moved_ids = [
-                (self.agent, self.topic, after.partition, *_source_key(source), after.last_ids[source])
-                for source in sorted(sources[after.partition])
-                if source in after.last_ids and before.last_ids.get(source) != after.last_ids[source]
-            ]
-            if moved_ids:
-                self.database.execute_many(
-                    "INSERT INTO sources VALUES (?, ?, ?, ?, ?, ?)"
-                    " ON CONFLICT (agent, topic, partition, digest) DO UPDATE SET event_id = excluded.event_id",
-                    moved_ids,
-                )
-
-    def _refuse(self, stored: Cursor) -> NoReturn:
-        """The epoch is this writer's own, so nobody else has moved the offset."""
-        self._check_not_set_back(stored.partition, stored.next_offset)
-        raise _CommittedBefore
-
-    def check(self) -> None:
-        """Raise StoreSetBack where the store holds less than this writer has applied; it may have nothing to write
-        that would show it. Partitions that another writer has taken over are no matter."""
-        rows = self.database.rows(
-            "SELECT partition, epoch, next_offset FROM applied WHERE agent = ? AND topic = ?", self.agent, self.topic
-        )
-        for partition, epoch, next_offset in rows:
-            if self._epochs.get(partition) == epoch:
-                self._check_not_set_back(partition, next_offset)
-
-    def _check_not_set_back(self, partition: int, stored: int) -> None:
-        """Of one partition that was set back, others may have been: all are released, to be taken over anew."""
-        known = self._cursors[partition].next_offset
-        if stored < known:
-            self.release(self._epochs)
-            raise StoreSetBack(
-                f"{self.database.label}: expected {self.topic}/{partition} applied up to offset {known}, found "
-                f"{stored}: the last transactions were lost in a crash of the server, or the store was restored; "
-                "the log is read again from there"
-            )
-
-    # The outbox
-
-    def outbox(self, limit: int = 1_000) -> list[OutboxRow]:
-        """The oldest records of the held partitions that are still to be published; fewer than ``limit`` of them if
-        they are large."""
-        rows: list[OutboxRow] = []
-        n_bytes = 0
-        pages = self.database.pages(
-            "SELECT id, partition, topic, record_key, value FROM outbox WHERE agent = ? AND partition = ANY(?)"
-            " ORDER BY id LIMIT ?",
-            *(self.agent, sorted(self._epochs), limit),
-            size=_OUTBOX_PAGE,
-        )
-        with closing(pages):
-            for page in pages:
-                rows += map(OutboxRow._make, page)
-                n_bytes += sum(len(row[-1]) for row in page)
-                if n_bytes >= _OUTBOX_BYTES:
-                    break
-        return rows
-
-    def published(self, rows: Iterable[OutboxRow]) -> None:
-        """Forget ``rows``, which :meth:`outbox` gave: the bus has acknowledged them.
-
-        A server that lost its last transactions gives their ids again: only rows of the same records are forgotten.
-        """
-        with self.database.transaction():
-            self.database.execute_many(
-                "DELETE FROM outbox WHERE agent = ? AND id = ? AND record_key = ?",
-                [(self.agent, row.id, row.key) for row in rows],
-            )
-
-
-class _CommittedBefore(Exception):
-    """The store is further than this writer knows, by its own doing."""
-
-
-def _source_key(source: str) -> tuple[bytes, bytes]:
-    name = source.encode()
-    return hashlib.sha256(name).digest()[:16], name
 
 
 def _sources(batches: Iterable[RatingBatch]) -> dict[int, set[str]]:
