@@ -22,6 +22,9 @@ __all__ = ["leave_one_out_decoder", "linear_start", "principal_factors"]
 _USER_NORM = 0.35
 """A user of n ratings counts n ** -0.35 for each: less than in full, for long histories would drown short ones."""
 
+_DENSE = 1_500
+"""Up to so many users, or movies, all directions at once take less time than the first few."""
+
 
 def linear_start(data: TrainingData, width: int, *, ridge: float, seed: int) -> tuple[Float32s, Float32s]:
     """Encoder E and decoder W, both (movies, width): x E W' are the scores of a history x of zeros and ones.
@@ -39,16 +42,20 @@ def principal_factors(matrix: sparse.csr_matrix, width: int, *, ridge: float, se
 
     Where the matrix has fewer directions, the last columns are 0.
     """
-    if width < min(matrix.shape) - 1:
-        start = np.random.default_rng(seed).normal(size=min(matrix.shape))
-        _, size, directions = svds(matrix, width, v0=start)
-        size, directions = size[::-1], directions[::-1]
+    few = min(matrix.shape)
+    if few > max(_DENSE, width + 1):
+        _, size, rows = svds(matrix, width, v0=np.random.default_rng(seed).normal(size=few))
+        size, directions = size[::-1], rows[::-1].T
     else:
-        _, size, directions = np.linalg.svd(matrix.toarray(), full_matrices=False)
-        size, directions = size[:width], directions[:width]
+        by_user = few == matrix.shape[0]
+        squares, vectors = np.linalg.eigh((matrix @ matrix.T if by_user else matrix.T @ matrix).toarray())
+        size = np.sqrt(np.maximum(squares, 0.0))[::-1][:width]
+        directions = vectors[:, ::-1][:, :width]
+        if by_user:
+            directions = matrix.T @ directions / np.maximum(size, 1e-9)
     kept = size**2 / (size**2 + ridge * size[-1] ** 2 + 1e-9)
     factors = np.zeros((matrix.shape[1], width), np.float32)
-    factors[:, : len(size)] = (directions * np.sqrt(kept)[:, None]).T
+    factors[:, : len(size)] = directions * np.sqrt(kept)
     return factors, float(size[-1])
 
 
@@ -56,18 +63,16 @@ def leave_one_out_decoder(matrix: sparse.csr_matrix, encoder: Float32s, weights:
     """W (movies, width): row i minimises sum_u weights_u (x_ui - h_ui w)^2 + l2 |w|^2, h_ui being x_u E without i.
 
     matrix: users x movies of zeros and ones. weights: of users. A movie that nobody rated gets zeros.
+
+    Leaving out row e of E from the h = x E of those who rated the movie turns G = sum weights h h' + l2 I into
+    G - s e' - e s' + t e e', where t and s are the sums of weights and of weights times h over these users: so all rows
+    come from one inverse of G (Woodbury).
     """
     latent = matrix @ encoder.astype(np.float64)
-    gram = (latent * weights[:, None]).T @ latent + max(l2, 1e-6) * np.eye(encoder.shape[1])
-    total = matrix.T @ weights
-    sums = matrix.T @ (latent * weights[:, None])  # of the latents of those who rated the movie
-    decoder = np.zeros_like(encoder)
-    rated = np.flatnonzero(total)
-    for some in np.array_split(rated, -(-len(rated) // 256)):
-        own, both = encoder[some].astype(np.float64), sums[some]
-        cross = both[:, :, None] * own[:, None, :]
-        square = total[some, None, None] * own[:, :, None] * own[:, None, :]
-        left = gram - cross - cross.transpose(0, 2, 1) + square
-        right = both - total[some, None] * own
-        decoder[some] = np.linalg.solve(left, right[:, :, None])[:, :, 0]
-    return decoder
+    weighted = latent * weights[:, None]
+    gram = weighted.T @ latent + max(l2, 1e-6) * np.eye(encoder.shape[1])
+    t, s = matrix.T @ weights, matrix.T @ weighted
+    of_own, of_sums = np.linalg.solve(gram, encoder.T).T, np.linalg.solve(gram, s.T).T
+    own_own, own_sums, sums_sums = (encoder * of_own).sum(1), (encoder * of_sums).sum(1) - 1.0, (s * of_sums).sum(1) - t
+    determinant = own_own * sums_sums - own_sums**2
+    return ((own_sums[:, None] * of_sums - sums_sums[:, None] * of_own) / determinant[:, None]).astype(np.float32)
