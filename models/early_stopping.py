@@ -1,21 +1,88 @@
-"""When training stops: on the last time slice of each user, which the model under trial does not learn from."""
+"""When training stops: on the last slice of each user's ratings, from which the model under trial does not learn."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from models.interactions import Float32s, Histories
 from models.ranking import NO_MOVIE, top_k
-from models.recommender import TrainingData
+from models.recommender import Epoch, OnEpoch, TrainingData
+from streams.errors import ModelError
 
-__all__ = ["LastSlice", "Patience"]
+__all__ = ["LastSlice", "Patience", "Trainer", "train_stopping_early"]
 
 _USERS = 1_000
 """So many say how good a model is, at a small part of what an epoch costs."""
 _K = 10
+
+Arrays = dict[str, npt.NDArray[Any]]
+
+
+class Trainer(Protocol):
+    """A model in training."""
+
+    def epoch(self) -> float:
+        """Learn for one epoch; returns its loss."""
+        ...
+
+    @property
+    def learnt(self) -> Arrays:
+        """What the model is restored from."""
+        ...
+
+
+class _Trained(Protocol):
+    name: ClassVar[str]
+    epochs: int
+    patience: int
+
+    def _restore(self, arrays: Arrays) -> None: ...
+
+    def _score(self, histories: Histories) -> Float32s: ...
+
+
+def train_stopping_early(
+    model: _Trained, data: TrainingData, start: Callable[[TrainingData], Trainer], on_epoch: OnEpoch | None
+) -> Arrays:
+    """What was learnt of all of ``data``, in as many epochs as were best for its last slice when that was held out.
+
+    That may be none, for the start counts too. Where no user has enough ratings to hold some out, all epochs are used.
+    Raises ModelError for a loss that is not finite.
+    """
+    last, patience = LastSlice.of(data), Patience(model.patience)
+
+    def validation() -> float | None:
+        model._restore(trial.learnt)
+        return last.ndcg(model._score)
+
+    trial = start(last.before)
+    patience.tell(0, validation())
+    for number in range(1, model.epochs + 1):
+        loss = _learnt_epoch(model.name, trial, number)
+        value = validation()
+        patience.tell(number, value)
+        if on_epoch:
+            on_epoch(Epoch(number, loss, value))
+        if patience.spent:
+            break
+    if not len(last.held.row):
+        return trial.learnt
+    trainer = start(data)
+    for number in range(1, patience.best_epoch + 1):
+        _learnt_epoch(model.name, trainer, number)
+    return trainer.learnt
+
+
+def _learnt_epoch(name: str, trainer: Trainer, number: int) -> float:
+    loss = trainer.epoch()
+    if not np.isfinite(loss):
+        raise ModelError(f"{name}: training diverged (loss {loss} in epoch {number}); lower its learning rate")
+    return loss
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -42,7 +109,7 @@ class LastSlice:
         if not len(users):
             return None
         users = users[np.linspace(0, len(users) - 1, min(_USERS, len(users))).astype(np.int64)]
-        seen, coming = _histories(self.before, users), _histories(self.held, users)
+        seen, coming = self.before.histories.take(users), self.held.histories.take(users)
         scores = score(seen)
         scores[seen.row, seen.movie_id] = -np.inf
         listed, _ = top_k(scores, _K)
@@ -57,8 +124,6 @@ class LastSlice:
 class Patience:
     """The best epoch so far, and whether ``epochs`` have gone by since without a better one.
 
-    tolerance: a validation so little below the best, as a share of it, is chance: the later epoch counts as better.
-
     >>> patience = Patience(2)
     >>> for epoch, validation in enumerate([0.1, 0.3, 0.2, 0.2], start=1):
     ...     patience.tell(epoch, validation)
@@ -66,28 +131,18 @@ class Patience:
     (2, True)
     """
 
-    def __init__(self, epochs: int, tolerance: float = 0.0) -> None:
-        self._epochs, self._tolerance = epochs, tolerance
-        self._best = -np.inf
+    def __init__(self, epochs: int) -> None:
+        self._epochs = epochs
+        self._best: float | None = None
         self.best_epoch = 0
         self.spent = False
 
     def tell(self, epoch: int, validation: float | None) -> None:
         """validation: higher is better; None, and every epoch counts as better than the last."""
-        if validation is None:
-            self.best_epoch = epoch
-        elif not self.best_epoch or validation > self._best - self._tolerance * abs(self._best):
-            self.best_epoch = epoch
-            self._best = max(self._best, validation)
+        if validation is None or self._best is None or validation > self._best:
+            self.best_epoch, self._best = epoch, validation
         self.spent = epoch - self.best_epoch >= self._epochs
 
 
 def _those(data: TrainingData, at: np.ndarray) -> TrainingData:
     return replace(data, row=data.row[at], column=data.column[at], rating=data.rating[at], timestamp=data.timestamp[at])
-
-
-def _histories(data: TrainingData, users: np.ndarray) -> Histories:
-    first, last = np.searchsorted(data.row, users), np.searchsorted(data.row, users, "right")
-    at = np.concatenate([np.arange(a, b) for a, b in zip(first, last, strict=True)])
-    start = np.concatenate(([0], np.cumsum(last - first, dtype=np.int64)))
-    return Histories(start, data.column[at], data.rating[at], data.timestamp[at])

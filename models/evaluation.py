@@ -67,8 +67,7 @@ def evaluate(model: Recommender | Ranker, split: Split, *, k: int = 10) -> Evalu
         pairs = np.unique(pairs[:, ~np.isin(pairs[0] * width + pairs[1], seen)], axis=1)
         sums |= sums_of_lists(ranked, np.arange(len(user_ids)), len(user_ids), pairs, split.features)
     if split.rates:
-        of_rating = _repeated(histories, row)
-        stars = ranker.stars(split.test.user_id, of_rating, split.test.movie_id)
+        stars = ranker.stars(split.test.user_id, histories.take(row), split.test.movie_id)
         if stars is not None:
             sums |= sums_of_stars(stars, split.test.rating, row, len(user_ids))
     n_movies = len(np.union1d(split.train.movie_id, split.features.movie_id))
@@ -116,14 +115,6 @@ def measured(sums: Mapping[str, Sums], ranked: Int64s | None, owner: Int64s, n_m
 
 def _asked(model: Recommender, split: Split) -> Ranker:
     return ByUser(model) if split.histories is None else ByHistory(model, split.features.user_groups)
-
-
-def _repeated(histories: Histories, row: Int64s) -> Histories:
-    """The history of each row, as often as it stands there."""
-    lengths = histories.lengths[row]
-    start = np.concatenate(([0], np.cumsum(lengths, dtype=np.int64)))
-    at = np.arange(start[-1]) - np.repeat(start[:-1], lengths) + np.repeat(histories.start[row], lengths)
-    return Histories(start, histories.movie_id[at], histories.rating[at], histories.timestamp[at])
 
 
 def _summed(values: Floats, counted: np.ndarray, owner: Int64s, n_users: int) -> Sums:

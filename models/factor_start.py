@@ -14,6 +14,7 @@ import numpy as np
 from scipy import sparse
 from scipy.sparse.linalg import svds
 
+from models.history_weights import history_matrix
 from models.interactions import Float32s
 from models.recommender import TrainingData
 
@@ -26,15 +27,19 @@ _DENSE = 1_500
 """Up to so many users, or movies, all directions at once take less time than the first few."""
 
 
-def linear_start(data: TrainingData, width: int, *, ridge: float, seed: int) -> tuple[Float32s, Float32s]:
-    """Encoder E and decoder W, both (movies, width): x E W' are the scores of a history x of zeros and ones.
+def linear_start(data: TrainingData, width: int, *, ridge: float, seed: int) -> tuple[Float32s, Float32s, float]:
+    """Encoder E and decoder W, both (movies, width), and a unit: x E W' times the unit are the scores of a history x.
 
-    ridge: the penalty of both, in squares of the least singular value kept.
+    E is scaled so that histories of unit length have user vectors x E of unit variance, W by the same. ridge: the
+    penalty of both, in squares of the least singular value kept.
     """
     matrix = sparse.csr_matrix((np.ones(len(data.row)), (data.row, data.column)), (data.n_users, data.n_movies))
     weights = np.bincount(data.row, minlength=data.n_users) ** -_USER_NORM
     encoder, least = principal_factors(sparse.csr_matrix(sparse.diags(weights) @ matrix), width, ridge=ridge, seed=seed)
-    return encoder, leave_one_out_decoder(matrix, encoder, weights**2, l2=0.25 * ridge * least**2)
+    decoder = leave_one_out_decoder(matrix, encoder, weights**2, l2=0.25 * ridge * least**2)
+    inputs = history_matrix(data.histories, np.ones(len(data.row), np.float32), data.n_movies)
+    scale = 1.0 / max(1e-3, float(np.sqrt(((inputs @ encoder) ** 2).mean())))
+    return encoder * scale, decoder * scale, 1.0 / scale**2
 
 
 def principal_factors(matrix: sparse.csr_matrix, width: int, *, ridge: float, seed: int) -> tuple[Float32s, float]:
@@ -75,4 +80,5 @@ def leave_one_out_decoder(matrix: sparse.csr_matrix, encoder: Float32s, weights:
     of_own, of_sums = np.linalg.solve(gram, encoder.T).T, np.linalg.solve(gram, s.T).T
     own_own, own_sums, sums_sums = (encoder * of_own).sum(1), (encoder * of_sums).sum(1) - 1.0, (s * of_sums).sum(1) - t
     determinant = own_own * sums_sums - own_sums**2
-    return ((own_sums[:, None] * of_sums - sums_sums[:, None] * of_own) / determinant[:, None]).astype(np.float32)
+    decoder: np.ndarray = (own_sums[:, None] * of_sums - sums_sums[:, None] * of_own) / determinant[:, None]
+    return decoder.astype(np.float32)

@@ -150,6 +150,13 @@ class Histories:
         start = np.concatenate(([0], np.cumsum(lengths, dtype=np.int64)))
         return Histories(start, movie_id[kept], self.rating[kept], self.timestamp[kept])
 
+    def take(self, rows: Int64s) -> Histories:
+        """Those of the users ``rows``, in this order; an empty one for -1."""
+        lengths = np.where(rows >= 0, self.lengths[rows], 0)
+        start = np.concatenate(([0], np.cumsum(lengths, dtype=np.int64)))
+        at = np.arange(start[-1]) + np.repeat(self.start[rows] - start[:-1], lengths)
+        return Histories(start, self.movie_id[at], self.rating[at], self.timestamp[at])
+
     def slice(self, first: int, last: int) -> Histories:
         """Users ``first`` to ``last``."""
         start = self.start[first : last + 1]

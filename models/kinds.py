@@ -29,7 +29,7 @@ def make_model(name: str, **hyperparameters: Any) -> Recommender:
     """A model, untrained. Raises ModelError for a name or a hyperparameter that does not exist, or cannot be used.
 
     >>> make_model("ease", l2=200.0).hyperparameters
-    {'l2': 200.0, 'top_weights': 0, 'seed': 0}
+    {'l2': 200.0, 'top_weights': 0, 'recency_half_life': 0.0, 'recency_floor': 0.0, 'seed': 0}
     """
     kind = _kind(name)
     try:

@@ -12,7 +12,6 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from models.early_stopping import LastSlice, Patience
 from models.interactions import Float32s, Histories
 from models.ranking_factors import RankingTrainer, ranking_users
 from models.rating_factors import RatingFactors, RatingTrainer, rating_users
@@ -27,16 +26,14 @@ _UNRATED = -1e6
 """The score of a movie that nobody rated: below those of all others, above nothing at all."""
 _RATING_SWEEPS = 2
 """Sweeps of the factors that predict stars beside each sweep of those that rank: they take a sixth of its time."""
-_CHANCE = 0.05
-"""Lists that differ by so little in NDCG@10 are equally good: alternation goes on as long as it does no harm."""
 
 
 class MatrixFactorization(RatingPredictor):
     """Lists by iALS, stars by variational Bayes.
 
-    factors, unrated_weight, l2: of the factors that rank. rating_factors: how many predict stars. epochs: at most so
-    many, of one sweep of the factors that rank and two of the others; the last slice of each user's ratings says how
-    many, ``patience`` how long to wait for a better one, and then all ratings are learnt from. device: cpu, cuda, auto.
+    factors, unrated_weight, l2: of the factors that rank. rating_factors: how many predict stars. epochs: so many,
+    of one sweep of the factors that rank and two of the others. Both go towards the optimum of a penalised objective
+    and do not overfit by going on, so that nothing is held out to stop early. device: cpu, cuda, auto.
     """
 
     name: ClassVar[str] = "mf"
@@ -49,7 +46,6 @@ class MatrixFactorization(RatingPredictor):
         l2: float = 0.008,
         rating_factors: int = 16,
         epochs: int = 12,
-        patience: int = 3,
         device: str = "auto",
         seed: int = 0,
     ) -> None:
@@ -63,14 +59,13 @@ class MatrixFactorization(RatingPredictor):
         self.l2 = l2
         self.rating_factors = rating_factors
         self.epochs = epochs
-        self.patience = patience
         self.device = device
         self.seed = seed
 
     def predict(self, user_ids: npt.ArrayLike, movie_ids: npt.ArrayLike) -> Float32s:
         """Stars in [0.5, 5]: float32 (n,). A user or movie unseen in training is an average one."""
         users, position = np.unique(np.asarray(user_ids, np.int64), return_inverse=True)
-        vectors = rating_users(self._rating, self._learnt(self._history_of_rows(self._rows(users))))
+        vectors = rating_users(self._rating, self._learnt(self._seen.take(self._rows(users))))
         return self._stars(vectors[position], np.asarray(movie_ids, np.int64))
 
     def predict_for_history(self, histories: Histories, movie_ids: npt.ArrayLike) -> Float32s:
@@ -82,18 +77,6 @@ class MatrixFactorization(RatingPredictor):
         import torch
 
         device = device_named(self.device)
-        try:
-            ranking_epochs, rating_epochs = self._epochs_needed(data, device, on_epoch)
-            ranking, rating = self._trainers(data, device)
-            for _ in range(ranking_epochs):
-                ranking.sweep()
-            for _ in range(rating_epochs * _RATING_SWEEPS):
-                rating.sweep()
-        except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]
-            raise ModelError(f"{self.name}: training diverged ({error}); raise l2, lower unrated_weight") from error
-        self._learn(data, ranking, rating)
-
-    def _trainers(self, data: TrainingData, device: str) -> tuple[RankingTrainer, RatingTrainer]:
         ranking = RankingTrainer(
             data,
             factors=self.factors,
@@ -102,46 +85,18 @@ class MatrixFactorization(RatingPredictor):
             seed=self.seed,
             device=device,
         )
-        return ranking, RatingTrainer(data, factors=self.rating_factors, seed=self.seed, device=device)
-
-    def _epochs_needed(self, data: TrainingData, device: str, on_epoch: OnEpoch | None) -> tuple[int, int]:
-        """The best number of epochs of both trainers, tried on the last slice."""
-        last = LastSlice.of(data)
-        ranking, rating = self._trainers(last.before, device)
-        for_ranking, for_rating = Patience(self.patience, _CHANCE), Patience(self.patience)
-        for number in range(1, self.epochs + 1):
-            if not for_ranking.spent:
-                ranking_loss = ranking.sweep()
-            if not for_rating.spent:
-                rating_loss = [rating.sweep() for _ in range(_RATING_SWEEPS)][-1]
-            self._learn(last.before, ranking, rating)
-            if not for_ranking.spent:
-                validation = last.ndcg(self._score)
-                for_ranking.tell(number, validation)
-            if not for_rating.spent:
-                for_rating.tell(number, self._held_out_error(last))
-            loss = ranking_loss + rating_loss
-            if on_epoch:
-                on_epoch(Epoch(number, loss, validation))
-            if for_ranking.spent and for_rating.spent:
-                break
-        return for_ranking.best_epoch, for_rating.best_epoch
-
-    def _held_out_error(self, last: LastSlice) -> float | None:
-        """The negative mean squared error, in stars squared."""
-        held = last.held
-        if not len(held.row):
-            return None
-        before = last.before
-        start = np.searchsorted(before.row, np.arange(held.n_users + 1))
-        users = rating_users(self._rating, Histories(start, before.column, before.rating, before.timestamp))
-        return -float(np.mean((self._stars(users[held.row], self.movie_ids[held.column]) - held.rating) ** 2))
-
-    def _learn(self, data: TrainingData, ranking: RankingTrainer, rating: RatingTrainer) -> None:
+        rating = RatingTrainer(data, factors=self.rating_factors, seed=self.seed, device=device)
+        try:
+            for number in range(1, self.epochs + 1):
+                loss = ranking.sweep() + [rating.sweep() for _ in range(_RATING_SWEEPS)][-1]
+                if on_epoch:
+                    on_epoch(Epoch(number, loss, None))
+        except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]
+            raise ModelError(f"{self.name}: training diverged ({error}); raise l2, lower unrated_weight") from error
         self._movies = ranking.movies
+        self._gram = self._movies.T @ self._movies
         self._unrated = np.setdiff1d(np.arange(data.n_movies), data.column)
         self._rating = rating.factors
-        self._gram = self._movies.T @ self._movies
 
     def _users(self, histories: Histories) -> Float32s:
         return ranking_users(self._movies, self._gram, histories, unrated_weight=self.unrated_weight, l2=self.l2)

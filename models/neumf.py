@@ -5,6 +5,8 @@ what a multi-layer perceptron (MLP) makes of them; learnt by cross-entropy of wh
 There a user is a row of a table, which says nothing of users unseen in training. Here, as in Kabbur et al., "FISM",
 KDD 2013, a user is the sum of vectors of the movies they rated over the root of their number, so that one path serves
 everybody; in training without the movie in question. The MLP's first layer, linear in both, is part of the vectors.
+The paper starts from a GMF trained before; here the GMF part starts from a linear autoencoder of its width in closed
+form, see :mod:`models.factor_start`: from random numbers it ends at three quarters of that NDCG on ml-latest-small.
 
 Rendle et al., "Neural Collaborative Filtering vs. Matrix Factorization Revisited", RecSys 2020, find that a tuned dot
 product beats the MLP and is faster to serve: compare it with ``mf`` before choosing it.
@@ -12,16 +14,17 @@ product beats the MLP and is faster to serve: compare it with ``mf`` before choo
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
-from models.early_stopping import LastSlice, Patience
+from models.early_stopping import train_stopping_early
+from models.factor_start import linear_start
 from models.interactions import Float32s, Histories
-from models.recommender import Epoch, OnEpoch, Recommender, TrainingData
+from models.recommender import OnEpoch, Recommender, TrainingData
 from models.torch_device import device_named
-from streams.errors import ModelError
 from streams.records import Int64s
 
 if TYPE_CHECKING:
@@ -32,14 +35,19 @@ __all__ = ["NeuMF"]
 _PAIRS_AT_ONCE = 1 << 14
 """Pairs of a history and a movie scored together: their hidden layers stay in the processor's cache."""
 
+_SHARPNESS, _RARE = 60.0, -2.0
+"""Logits at first: the linear autoencoder's output, whose inputs have unit length, times the one plus the other."""
+_SMALL = 0.1
+"""The MLP says little at first."""
+
 
 class NeuMF(Recommender):
     """NeuMF with users as what they rated, stars aside.
 
-    factors: of the GMF part. hidden: width of the MLP's first layer; the next has half of it. negatives: sampled movies
-    per rating. batch: ratings of an optimiser step, of whole users. epochs: at most so many passes; the last slice of
-    each user's ratings says how many, ``patience`` how long to wait for a better one, and then all ratings are learnt
-    from. device: cpu, cuda, or auto.
+    factors: of the GMF part. hidden: width of the MLP's first layer; the next has half of it. ridge: see
+    :mod:`models.factor_start`. negatives: sampled movies per rating. batch: ratings of an optimiser step, of whole
+    users. epochs: at most so many passes; the last slice of each user's ratings says how many, ``patience`` how long to
+    wait for a better one, and then all ratings are learnt from. device: cpu, cuda, or auto.
     """
 
     name: ClassVar[str] = "neumf"
@@ -47,14 +55,15 @@ class NeuMF(Recommender):
     def __init__(
         self,
         *,
-        factors: int = 32,
+        factors: int = 64,
         hidden: int = 32,
+        ridge: float = 4.0,
         negatives: int = 4,
-        learning_rate: float = 0.003,
+        learning_rate: float = 3e-4,
         weight_decay: float = 1e-5,
         batch: int = 2_048,
-        epochs: int = 20,
-        patience: int = 3,
+        epochs: int = 6,
+        patience: int = 2,
         device: str = "auto",
         seed: int = 0,
     ) -> None:
@@ -69,6 +78,7 @@ class NeuMF(Recommender):
                 raise ValueError(f"{name}: expected {least} or more, found {value}")
         self.factors = factors
         self.hidden = hidden
+        self.ridge = ridge
         self.negatives = negatives
         self.learning_rate = learning_rate
         self.weight_decay = weight_decay
@@ -79,22 +89,7 @@ class NeuMF(Recommender):
         self.seed = seed
 
     def _fit(self, data: TrainingData, on_epoch: OnEpoch | None) -> None:
-        last, patience = LastSlice.of(data), Patience(self.patience)
-        trial = _Trainer(self, last.before)
-        for number in range(1, self.epochs + 1):
-            loss = trial.epoch()
-            self._weights = trial.learnt
-            validation = last.ndcg(self._score)
-            patience.tell(number, validation)
-            if on_epoch:
-                on_epoch(Epoch(number, loss, validation))
-            if patience.spent:
-                break
-        if len(last.held.row):
-            trial = _Trainer(self, data)
-            for _ in range(patience.best_epoch):
-                trial.epoch()
-            self._weights = trial.learnt
+        self._restore(train_stopping_early(self, data, partial(_Trainer, self), on_epoch))
 
     def _score(self, histories: Histories) -> Float32s:
         learnt = self._weights
@@ -109,7 +104,8 @@ class NeuMF(Recommender):
             for row, of_user in enumerate(user[:, factors:]):
                 layer = np.maximum(of_movie[some] + of_user, 0.0) @ learnt["second"] + learnt["second_bias"]
                 scores[row, some] += np.maximum(layer, 0.0) @ learnt["out_mlp"]
-        return scores.astype(np.float32, copy=False)
+        found: Float32s = scores.astype(np.float32, copy=False)
+        return found
 
     def _arrays(self) -> dict[str, npt.NDArray[Any]]:
         return dict(self._weights)
@@ -144,10 +140,15 @@ class _Trainer:
             "second": normal(model.hidden, half, deviation=(2 / model.hidden) ** 0.5),
             "second_bias": zeros(half),
             "out_gmf": torch.ones(model.factors, device=self._device, requires_grad=True),
-            "out_mlp": normal(half, deviation=(1 / half) ** 0.5),
+            "out_mlp": normal(half, deviation=_SMALL * (1 / half) ** 0.5),
         }
+        encoder, decoder, unit = linear_start(data, model.factors, ridge=model.ridge, seed=model.seed)
+        with torch.no_grad():
+            self._parameters["history"][:, : model.factors] = torch.from_numpy(encoder)
+            self._parameters["movie"][:, : model.factors] = torch.from_numpy(decoder * (_SHARPNESS * unit))
+            self._parameters["bias"] += _RARE
         self._optimiser = torch.optim.Adam(
-            self._parameters.values(), model.learning_rate, weight_decay=model.weight_decay
+            self._parameters.values(), model.learning_rate, weight_decay=model.weight_decay, fused=True
         )
         self._rated = data.row * data.n_movies + data.column
         self._rated.sort()
@@ -165,8 +166,6 @@ class _Trainer:
         for users in np.split(order, np.flatnonzero(np.diff(so_far // self._model.batch)) + 1):
             loss, n = self._step(users)
             total, pairs = total + loss * n, pairs + n
-        if not np.isfinite(total):
-            raise ModelError(f"{self._model.name}: training diverged; lower its learning_rate")
         return total / max(1, pairs)
 
     def _step(self, users: Int64s) -> tuple[float, int]:

@@ -68,6 +68,12 @@ class TrainingData:
     def n_movies(self) -> int:
         return len(self.movie_ids)
 
+    @property
+    def histories(self) -> Histories:
+        """All of it, a history of columns per row."""
+        start = np.searchsorted(self.row, np.arange(self.n_users + 1))
+        return Histories(start, self.column, self.rating, self.timestamp)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Vectors:
@@ -203,7 +209,7 @@ class Recommender(ABC):
         """The ``k`` best movies for each user. One unseen in training gets what is popular, and is ``cold``."""
         wanted = np.asarray(user_ids, np.int64)
         rows = self._rows(wanted)
-        seen = self._history_of_rows(rows)
+        seen = self._seen.take(rows)
         parts = []
         for first, last in self._chunks(len(wanted)):
             known = rows[first:last] >= 0
@@ -286,12 +292,6 @@ class Recommender(ABC):
         at = np.searchsorted(self.user_ids, user_ids)
         at[at == len(self.user_ids)] = 0
         return np.where(self.user_ids[at] == user_ids, at, -1)
-
-    def _history_of_rows(self, rows: Int64s) -> Histories:
-        lengths = np.where(rows >= 0, self._seen.lengths[rows], 0)
-        start = np.concatenate(([0], np.cumsum(lengths, dtype=np.int64)))
-        at = np.arange(start[-1]) - np.repeat(start[:-1], lengths) + np.repeat(self._seen.start[rows], lengths)
-        return Histories(start, self._seen.movie_id[at], self._seen.rating[at], self._seen.timestamp[at])
 
     def _groups_of(self, user_ids: Int64s) -> list[str | None]:
         return [self._groups.get(user) for user in user_ids.tolist()]

@@ -42,3 +42,13 @@ def test_the_weights_left_out_are_the_smallest() -> None:
         largest = np.argsort(-np.abs(all_weights[:, column]))[:5]
         np.testing.assert_allclose(kept[largest, column], all_weights[largest, column], atol=1e-5)
         assert (np.delete(kept[:, column], largest) == 0).all()
+
+
+def test_the_latest_ratings_count_most_where_that_is_asked_for() -> None:
+    ratings = Interactions([0, 0, 1, 1, 2, 2, 3, 3], [1, 2, 1, 2, 3, 4, 3, 4], [4.0] * 8, range(8))
+    turned = Histories.of([([1, 3], [4.0] * 2, [1, 2])])
+    plain = Ease(l2=1.0).fit(ratings).recommend_for_history(turned, 2)
+    latest = Ease(l2=1.0, recency_half_life=1.0).fit(ratings).recommend_for_history(turned, 2)
+    assert plain.scores[0, 0] == pytest.approx(plain.scores[0, 1])
+    assert latest.movie_ids[0].tolist() == [4, 2]
+    assert latest.scores[0, 0] == pytest.approx(2 * latest.scores[0, 1])

@@ -72,8 +72,8 @@ def test_encoding_in_numpy_is_the_forward_pass_of_torch() -> None:
     history = Histories.of([([1, 3, 4], [4.0] * 3, [1, 2, 3])])
     with torch.no_grad():
         mean, _ = network.encode(torch.tensor([[0.0, 1.0, 0.0, 1.0, 1.0]]) * 3**-0.5)
-        logits = network.decode(mean)
-    np.testing.assert_allclose(model.encode(history), mean.numpy(), rtol=1e-5, atol=1e-6)
+        logits = network.scores(mean)
+    np.testing.assert_allclose(model.user_vectors(history), mean.numpy(), rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(model._score(history), logits.numpy(), rtol=1e-5, atol=1e-5)
 
 

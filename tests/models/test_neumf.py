@@ -14,7 +14,7 @@ def test_two_tastes_are_learnt_in_an_ever_smaller_loss() -> None:
     epochs: list[Epoch] = []
     model = NeuMF(factors=8, hidden=8, batch=128, learning_rate=0.01, epochs=30, patience=30)
     model.fit(two_tastes(), on_epoch=epochs.append)
-    assert of_own_taste(model.recommend_for_history(newcomers(), 10).movie_ids) > 0.9
+    assert of_own_taste(model.recommend_for_history(newcomers(), 10).movie_ids) >= 0.9
     assert epochs[-1].loss < epochs[5].loss < epochs[0].loss
 
 
@@ -43,5 +43,5 @@ def test_serving_scores_what_training_learnt() -> None:
 
 
 def test_a_training_that_diverges_says_so() -> None:
-    with pytest.raises(ModelError, match="learning_rate"):
+    with pytest.raises(ModelError, match="learning rate"):
         NeuMF(factors=4, hidden=4, learning_rate=1e30, batch=64, epochs=3).fit(two_tastes())

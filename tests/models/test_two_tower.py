@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from models.interactions import Histories
+from models.interactions import Histories, Interactions
 from models.kinds import make_model
-from models.recommender import Epoch
+from models.recommender import Epoch, TrainingData
 from models.two_tower import TwoTower
 from streams.errors import ModelError
 from tests.models.planted import N_MOVIES, NEW_EVEN, NEW_ODD, features, new_movies, two_tastes
@@ -75,27 +75,43 @@ def test_log_q_makes_the_batch_stand_for_all_movies() -> None:
     for _ in range(batches):
         target = random.choice(n_movies, size, p=q)
         logits = torch.tensor(np.tile(taste[target], (size, 1)))
+        owner, wrong = torch.arange(size), torch.tensor(target[:, None] != target[None, :])
         log_q = np.log(q[target] * size)
         for name, correction in (("corrected", log_q), ("raw", np.full(size, np.log(size / n_movies)))):
-            loss = in_batch_loss(logits, torch.tensor(target), torch.tensor(correction))
+            loss = in_batch_loss(logits, owner, wrong, torch.tensor(correction))
             own = (taste[target] - correction).mean()
             errors[name].append(float(loss) + own - everything)
     assert abs(np.mean(errors["corrected"])) < 0.1
     assert abs(np.mean(errors["raw"])) > 0.15
 
 
-def test_a_movie_that_is_twice_in_a_batch_is_no_wrong_answer() -> None:
+def test_what_a_user_rated_is_no_wrong_answer() -> None:
     from models.two_tower_training import in_batch_loss
 
-    logits = torch.tensor([[1.0, 1.0, 0.0], [1.0, 1.0, 0.0], [2.0, 2.0, 0.5]])
-    loss = in_batch_loss(logits, torch.tensor([7, 7, 8]), torch.zeros(3))
+    logits = torch.tensor([[1.0, 1.0, 0.0], [2.0, 2.0, 0.5]])
+    wrong = torch.tensor([[False, False, True], [True, True, False]])
+    loss = in_batch_loss(logits, torch.tensor([0, 0, 1]), wrong, torch.zeros(3))
     first = np.log(np.exp(1.0) + 1.0) - 1.0
     last = np.log(2 * np.exp(2.0) + np.exp(0.5)) - 0.5
     assert float(loss) == pytest.approx((2 * first + last) / 3, abs=1e-5)
 
 
+def test_what_is_expected_in_a_batch_is_what_batches_hold() -> None:
+    from models.two_tower_training import TwoTowerTrainer, expected_in_batch
+
+    ratings = two_tastes()
+    data = training_data(ratings)
+    trainer = TwoTowerTrainer(small(horizon=4, batch_size=50), data)
+    found = np.zeros(data.n_movies)
+    for seed in range(400):
+        rows = np.random.default_rng(seed).choice(data.n_users, 50, replace=False)
+        _, _, answers, _ = trainer._batch(rows)
+        found += np.bincount(answers, minlength=data.n_movies) / 400
+    np.testing.assert_allclose(expected_in_batch(data, 4, 50), found, atol=0.45)
+
+
 def test_encoding_in_numpy_is_the_forward_pass_of_torch() -> None:
-    from models.two_tower_training import TowerNetwork
+    from models.tower_network import TowerNetwork
 
     random = np.random.default_rng(0)
     inputs = random.normal(size=(5, 3)).astype(np.float32)
@@ -106,11 +122,10 @@ def test_encoding_in_numpy_is_the_forward_pass_of_torch() -> None:
     model = small(recency_half_life=0.0)
     model._restore(network.arrays())
     history = Histories.of([([1, 3, 4], [4.0] * 3, [1, 2, 3])])
-    weights = torch.full((1, 3), 3**-0.5)
     with torch.no_grad():
-        users = network.users(torch.tensor([[1, 3, 4]]), weights)
-        movies = network.movies(torch.arange(5), torch.ones(5))
-        expected = users @ movies[:, :-1].T + movies[:, -1]
+        users = network.users(network.taste(torch.tensor([[0.0, 1.0, 0.0, 1.0, 1.0]]) * 3**-0.5))
+        expected = network.scores_of(users, torch.arange(5), torch.ones(5))
+        np.testing.assert_allclose(expected.numpy(), network.scores(users).numpy(), rtol=1e-5)
     np.testing.assert_allclose(model.user_vectors(history), users.numpy(), rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(model._score(history), expected.numpy(), rtol=1e-5, atol=1e-5)
 
@@ -118,6 +133,19 @@ def test_encoding_in_numpy_is_the_forward_pass_of_torch() -> None:
 def test_training_that_diverges_says_so() -> None:
     with pytest.raises(ModelError, match="learning rate"):
         small(learning_rate=1e30).fit(two_tastes(), features())
+
+
+def training_data(ratings: Interactions) -> TrainingData:
+    movie_ids, column = np.unique(ratings.movie_id, return_inverse=True)
+    return TrainingData(
+        np.unique(ratings.user_id),
+        movie_ids,
+        ratings.user_id,
+        column,
+        ratings.rating,
+        ratings.timestamp,
+        features().of_movies(movie_ids),
+    )
 
 
 def test_the_callers_random_numbers_are_left_alone() -> None:

@@ -1,0 +1,84 @@
+"""What is held out lies after what is learnt, and training stops where it was best."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from models.early_stopping import LastSlice, train_stopping_early
+from models.interactions import Float32s, Histories
+from models.recommender import Epoch, TrainingData
+from models.side_features import SideFeatures
+
+
+def data(n_users: int = 30, n_each: int = 20) -> TrainingData:
+    row = np.repeat(np.arange(n_users), n_each)
+    column = np.tile(np.arange(n_each), n_users)
+    ids = np.arange(2 * n_each)  # half of them nobody rated
+    features = SideFeatures.none().of_movies(ids)
+    time = 1_000 * row + column
+    return TrainingData(np.arange(n_users), ids, row, column, np.full(len(row), 4.0, np.float32), time, features)
+
+
+def test_each_users_last_tenth_is_held_out_and_nothing_else() -> None:
+    last = LastSlice.of(data())
+    assert last.before.histories.lengths.tolist() == [18] * 30
+    assert last.held.column.tolist() == [18, 19] * 30
+    both = np.concatenate([part.row * 40 + part.column for part in (last.before, last.held)])
+    assert np.sort(both).tolist() == (data().row * 40 + data().column).tolist()
+
+
+def test_ndcg_of_the_right_and_of_the_wrong_order() -> None:
+    last = LastSlice.of(data())
+    assert last.ndcg(lambda histories: np.tile(-np.arange(40, dtype=np.float32), (len(histories), 1))) == 1.0
+    assert last.ndcg(lambda histories: np.tile(np.arange(40, dtype=np.float32), (len(histories), 1))) == 0.0
+
+
+def test_users_of_few_ratings_are_not_held_out() -> None:
+    assert LastSlice.of(data(n_each=9)).ndcg(lambda histories: np.zeros((len(histories), 18), np.float32)) is None
+
+
+class _Counts:
+    """A trainer whose scores are right after three epochs only, and that remembers what it was shown."""
+
+    name, epochs, patience = "counts", 9, 3
+
+    def __init__(self) -> None:
+        self.started: list[int] = []
+
+    def start(self, data: TrainingData) -> _CountsTrainer:
+        self.started.append(len(data.row))
+        return _CountsTrainer()
+
+    def _restore(self, arrays: dict[str, np.ndarray]) -> None:
+        self._epoch = int(arrays["epoch"])
+
+    def _score(self, histories: Histories) -> Float32s:
+        order = np.arange(40) if self._epoch != 3 else -np.arange(40)
+        return np.tile(order.astype(np.float32), (len(histories), 1))
+
+
+class _CountsTrainer:
+    def __init__(self) -> None:
+        self._epoch = 0
+
+    def epoch(self) -> float:
+        self._epoch += 1
+        return 1.0 / self._epoch
+
+    @property
+    def learnt(self) -> dict[str, np.ndarray]:
+        return {"epoch": np.array(self._epoch)}
+
+
+def test_all_is_learnt_from_in_the_epochs_that_were_best_without_the_last_slice() -> None:
+    model, epochs = _Counts(), list[Epoch]()
+    learnt = train_stopping_early(model, data(), model.start, epochs.append)
+    assert model.started == [540, 600]
+    assert learnt["epoch"] == 3
+    assert [epoch.number for epoch in epochs] == [1, 2, 3, 4, 5, 6]
+
+
+def test_without_a_slice_all_epochs_are_used_once() -> None:
+    model = _Counts()
+    assert train_stopping_early(model, data(n_each=9), model.start, None)["epoch"] == 9
+    assert model.started == [270]
