@@ -36,7 +36,8 @@ class Experiment:
     """What is compared. Raises ConfigError for what does not exist.
 
     hyperparameters: by model, in place of its defaults; these are not searched. search: None for none. objective: what
-    a search improves, by default that of the protocol. workers: jobs at once, by default one for each core.
+    a search improves, by default that of the protocol. live_from: where the live part of
+    ``prequential`` begins, seconds since the epoch; by default where a replay's does. workers: jobs at once, by default one for each core.
     """
 
     models: tuple[str, ...]
@@ -48,6 +49,7 @@ class Experiment:
     objective: str | None = None
     k: int = 10
     refit_days: int = REFIT_DAYS
+    live_from: int | None = None
     workers: int | None = None
 
     def __post_init__(self) -> None:
@@ -234,7 +236,10 @@ def _search(job: _Job, tell: Tell) -> _Found:
 
 def _judge(job: _Job) -> Judge:
     e = job.experiment
-    return Judge(e.protocol, load_rated_data(e.data), e.k, job.seed, e.refit_days)
+    data = load_rated_data(e.data)
+    if e.live_from is not None:
+        data = replace(data, cutoff=e.live_from)
+    return Judge(e.protocol, data, e.k, job.seed, e.refit_days)
 
 
 def _make(job: _Job, hyperparameters: Mapping[str, Any]) -> Recommender:

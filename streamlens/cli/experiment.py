@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -51,6 +52,15 @@ def experiment(
     refit_days: Annotated[
         int, typer.Option("--refit-days", min=1, help="Event days between refits (prequential).")
     ] = 90,
+    live_from: Annotated[
+        datetime | None,
+        typer.Option(
+            "--live-from",
+            formats=["%Y-%m-%d"],
+            metavar="DAY",
+            help="First live day (prequential); else that of week 10.",
+        ),
+    ] = None,
     workers: Annotated[
         int | None, typer.Option("--workers", min=1, metavar="N", help="Trainings at once; by default one a core.")
     ] = None,
@@ -77,6 +87,7 @@ def experiment(
         objective=objective,
         k=k,
         refit_days=refit_days,
+        live_from=int(live_from.replace(tzinfo=UTC).timestamp()) if live_from else None,
         workers=workers,
     )
     folder = out or _new_folder(protocol)

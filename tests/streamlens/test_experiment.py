@@ -32,6 +32,15 @@ def test_prints_a_table_with_yardsticks_and_says_what_it_shows(workplace: Path, 
     assert chosen["l2"] == 50
 
 
+def test_the_live_part_begins_where_it_is_told_to(capsys: Capture) -> None:
+    asked = ("--models", "popularity", "--protocol", "prequential", "--refit-days", "900", "--json")
+    slates = []
+    for since in ((), ("--live-from", "2016-07-01")):
+        assert experiment(*asked, *since) == 0
+        slates.append(json.loads(capsys.readouterr().out)["outcomes"][0]["n_lists"])
+    assert 0 < slates[1] < slates[0]
+
+
 def test_programs_get_every_measure(capsys: Capture) -> None:
     assert experiment("--models", "popularity", "--protocol", "prequential", "--refit-days", "900", "--json") == 0
     found = json.loads(capsys.readouterr().out)
