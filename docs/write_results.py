@@ -1,7 +1,7 @@
 """Measure the models and write docs/results.md: ``make results``.
 
 Each experiment is a command of its own, whose folder under ``var/results/`` is kept: what is there is not measured
-again. Every figure of the page is read from these folders.
+again, so that a run that was stopped goes on where it was. Every figure of the page is read from these folders.
 """
 
 from __future__ import annotations
@@ -9,7 +9,11 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,30 +21,58 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from models.bootstrap import Interval, paired_difference
+from models.evaluation import evaluate
 from models.experiment import ORACLE, YARDSTICKS
 from models.experiment_files import EXPERIMENT_JSON, read_experiment
-from models.kinds import MODELS
-from models.protocols import load_rated_data
+from models.exposure import ExposureCap
+from models.interactions import Histories
+from models.kinds import MODELS, make_model
+from models.protocols import Judge, load_rated_data
 from models.splits import random_split
+from streams.dataset import DEFAULT_DATASET
 
 PAGE = Path(__file__).parent / "results.md"
 FOLDER = Path("var") / "results"
 COMPETITORS = tuple(name for name in MODELS if name not in YARDSTICKS)
 SYNTHETIC = "synthetic:users=1000,ratings=150000,movies=3000"
+LATER = ("--protocol", "prequential", "--live-from", "2015-05-01")
+"""The live part of ml-latest-small less its first third, on which the settings for streams were chosen."""
+RECENCY: Mapping[str, float] = {"recency_half_life": 2.0, "recency_floor": 0.03}
+NEXT = {"learning_rate": 1e-3}
+"""Of two-tower: to learn what is rated next, at the cost of what is rated at all."""
 EXPERIMENTS: Mapping[str, tuple[str, ...]] = {
-    "prequential": ("--protocol", "prequential"),
     "random": ("--protocol", "random", "--seeds", "0,1,2,3,4"),
+    "prequential": ("--protocol", "prequential"),
+    "prequential-later": ("--models", "two-tower,vae", *LATER),
+    "prequential-recency": (
+        *("--models", "two-tower,vae,ease", *LATER),
+        *(f"--set={model}.{name}={value}" for model in ("ease", "vae", "two-tower") for name, value in RECENCY.items()),
+        *(f"--set=two-tower.{name}={value}" for name, value in NEXT.items()),
+    ),
     "temporal": ("--protocol", "temporal", "--seeds", "0,1,2,3,4"),
     "synthetic": ("--protocol", "random", "--data", SYNTHETIC),
-    "synthetic-prequential": ("--protocol", "prequential", "--data", SYNTHETIC),
 }
+TRIED: tuple[tuple[str, dict[str, float]], ...] = (
+    ("ease", {}),
+    *(
+        ("ease", {"recency_half_life": half_life, "recency_floor": floor})
+        for half_life in (1.0, 2.0, 4.0, 8.0)
+        for floor in (0.03, 0.1)
+    ),
+    ("vae", dict(RECENCY)),
+    ("two-tower", dict(RECENCY)),
+    ("two-tower", {**RECENCY, **NEXT}),
+)
+"""What the settings for streams were chosen from, by the click rate before the part they are judged on."""
+CAPS = (0, 4, 2, 1)
 LISTS = ("ndcg", "precision", "recall", "map", "mrr", "hit_rate", "coverage", "diversity")
 SHOWN = ("ctr", *(f"{name}@10" for name in LISTS))
 STARS = ("rmse", "mae")
 
 
 def command_of(name: str) -> list[str]:
-    return ["experiment", "--models", ",".join(COMPETITORS), *EXPERIMENTS[name], "--out", str(FOLDER / name)]
+    models = () if "--models" in EXPERIMENTS[name] else ("--models", ",".join(COMPETITORS))
+    return ["experiment", *models, *EXPERIMENTS[name], "--out", str(FOLDER / name)]
 
 
 def measure(name: str) -> dict[str, Any]:
@@ -50,6 +82,47 @@ def measure(name: str) -> dict[str, Any]:
         if done.returncode not in (0, 1):
             sys.exit(done.returncode)
     return read_experiment(FOLDER / name)
+
+
+def choice(data_name: str = DEFAULT_DATASET) -> list[dict[str, Any]]:
+    """The click rate of each of ``TRIED``, on the last fifth of what is before the part that is judged; kept by row."""
+    path = FOLDER / "choice.json"
+    rows: list[dict[str, Any]] = json.loads(path.read_text()) if path.exists() else []
+    since = datetime.fromisoformat(LATER[-1]).replace(tzinfo=UTC)
+    data = replace(load_rated_data(data_name), cutoff=int(since.timestamp()))
+    judge = Judge("prequential", data, validation=True)
+    for model, chosen in TRIED[len(rows) :]:
+        (found,) = judge.judge(partial(make_model, model, **chosen))
+        ctr = found.measures["ctr"]
+        rows.append({"model": model, "chosen": chosen, "ctr": [ctr.value, ctr.low, ctr.high], "slates": found.n_lists})
+        sys.stderr.write(f"choice: {model} {chosen}: {ctr.value:.4f}\n")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(rows))
+    return rows
+
+
+def costs(model: str = "vae", data_name: str = DEFAULT_DATASET) -> dict[str, Any]:
+    """What caps on exposure give in coverage and take in NDCG, random split of seed 0; and the time of one list."""
+    path = FOLDER / "costs.json"
+    if path.exists():
+        kept: dict[str, Any] = json.loads(path.read_text())
+        return kept
+    data = load_rated_data(data_name)
+    split = random_split(data.ratings, data.features)
+    trained = make_model(model).fit(split.train, split.features)
+    lists = []
+    for cap in CAPS:
+        measures = evaluate(ExposureCap(trained, cap) if cap else trained, split).measures
+        lists.append({"cap": cap, "ndcg": measures["ndcg@10"].value, "coverage": measures["coverage@10"].value})
+    histories, times = Histories.of_users(split.train, trained.user_ids), []
+    for row in range(len(histories)):
+        started = time.perf_counter()
+        trained.recommend_for_history(histories.slice(row, row + 1), 10)
+        times.append(time.perf_counter() - started)
+    found = {"model": model, "lists": lists, "p95_ms": float(np.quantile(times, 0.95)) * 1_000}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(found))
+    return found
 
 
 def serving_p99_ms() -> float | None:
@@ -121,7 +194,7 @@ def _difference(found: Interval) -> str:
     return f"{found.value:+.4f} ({found.low:+.4f} to {found.high:+.4f})"
 
 
-def targets(random: Mapping[str, Any], p99_ms: float | None) -> Iterator[str]:
+def targets(random: Mapping[str, Any], cost: Mapping[str, Any], p99_ms: float | None) -> Iterator[str]:
     """What was asked for, what was measured on random splits, and what stands in the way where that falls short."""
     data = load_rated_data(random["experiment"]["data"])
     split = random_split(data.ratings, data.features)
@@ -130,8 +203,8 @@ def targets(random: Mapping[str, Any], p99_ms: float | None) -> Iterator[str]:
     rated = np.isin(data.features.movie_id, split.train.movie_id)
     counts = np.bincount(np.searchsorted(data.features.movie_id, split.train.movie_id), minlength=len(rated))
     rmse, precision = _best(random, "rmse", lowest=True), _best(random, "precision@10")
-    coverage, ndcg = _best(random, "coverage@10"), _best(random, "ndcg@10")
-    of_widest = values(random, "ndcg@10").get(coverage[0], (np.nan,))[0]
+    widest = cost["lists"][-1]
+    most = len(n_held_out) * 10 / len(rated)
     slowest = max(outcome["seconds"] for outcome in random["outcomes"]) / 60
     yield "| target | measured | why |"
     yield "|---|---|---|"
@@ -140,12 +213,15 @@ def targets(random: Mapping[str, Any], p99_ms: float | None) -> Iterator[str]:
         f"| precision@10 > 0.35 | {precision[1]:.4f} ({precision[0]}) | a perfect list would have {ceiling:.2f}: "
         f"half of the users have {int(np.median(n_held_out))} held-out ratings or fewer |"
     )
+    none = cost["lists"][0]
     yield (
-        f"| coverage > 60 % | {coverage[1]:.1%} ({coverage[0]}) | at an NDCG@10 of {of_widest:.3f} beside "
-        f"{ndcg[1]:.3f} ({ndcg[0]}); {(counts < 5).mean():.0%} of the movies have fewer than 5 ratings to learn from |"
+        f"| coverage > 60 % | {widest['coverage']:.1%} ({cost['model']}, no movie in two lists) | at an NDCG@10 of "
+        f"{widest['ndcg']:.3f} beside {none['ndcg']:.3f} at {none['coverage']:.1%} without a cap: "
+        f"all lists together have places for {most:.1%} of the movies, and {(counts < 5).mean():.0%} of these "
+        "have fewer than 5 ratings to learn from |"
     )
-    p99 = "not measured" if p99_ms is None else f"p99 {p99_ms:.1f} ms"
-    yield f"| p95 < 50 ms | {p99} | `streamlens bench serve` |"
+    p99 = "" if p99_ms is None else f"; `streamlens bench serve`: p99 {p99_ms:.1f} ms"
+    yield f"| p95 < 50 ms | {cost['p95_ms']:.1f} ms ({cost['model']}) | a list by fold-in, one user at a time{p99} |"
     yield f"| training < 90 min | {slowest:.1f} min, the slowest, judged too | two cores, no GPU |"
 
 
@@ -157,7 +233,32 @@ def _best(experiment: Mapping[str, Any], measure: str, *, lowest: bool = False) 
     return name, found[name]
 
 
-def page(experiments: Mapping[str, Mapping[str, Any]], p99_ms: float | None) -> Iterator[str]:
+def coverage_table(cost: Mapping[str, Any]) -> Iterator[str]:
+    yield f"Of {cost['model']}, random split of seed 0, where lists are made together and no movie is in more than:"
+    yield ""
+    yield "| lists | coverage@10 | ndcg@10 |"
+    yield "|---|---|---|"
+    for row in cost["lists"]:
+        yield f"| {row['cap'] or 'any number'} | {row['coverage']:.1%} | {row['ndcg']:.4f} |"
+
+
+def choice_table(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    yield f"The settings were chosen on {rows[0]['slates']:,} slates before {LATER[-1]}, from these:"
+    yield ""
+    yield "| model | settings | ctr |"
+    yield "|---|---|---|"
+    for row in rows:
+        value, low, high = row["ctr"]
+        chosen = ", ".join(f"{name} {setting:g}" for name, setting in row["chosen"].items()) or "defaults"
+        yield f"| {row['model']} | {chosen} | {value:.4f} ({low:.4f} to {high:.4f}) |"
+
+
+def page(
+    experiments: Mapping[str, Mapping[str, Any]],
+    cost: Mapping[str, Any],
+    chosen_from: Sequence[Mapping[str, Any]],
+    p99_ms: float | None,
+) -> Iterator[str]:
     refit_days = experiments["prequential"]["experiment"]["refit_days"]
     yield "# Results"
     yield ""
@@ -169,13 +270,16 @@ def page(experiments: Mapping[str, Mapping[str, Any]], p99_ms: float | None) -> 
         "random": "On ml-latest-small, random splits, seeds 0 to 4",
         "temporal": "On ml-latest-small, one moment in time, seeds 0 to 4",
         "synthetic": f"On `{SYNTHETIC}`, random split, beside the truth",
-        "synthetic-prequential": f"On `{SYNTHETIC}`, slate by slate, refitted every {refit_days} event days",
+        "prequential-later": f"The same slates from {LATER[-1]} on",
+        "prequential-recency": f"The same slates from {LATER[-1]} on, the latest ratings of each history counting most",
     }
-    yield from ("", "## Targets", "", *targets(experiments["random"], p99_ms))
+    yield from ("", "## Targets", "", *targets(experiments["random"], cost, p99_ms), "", *coverage_table(cost))
     for name, experiment in experiments.items():
         headline = "ctr" if "prequential" in name else "ndcg@10"
         yield from ("", f"## {titles[name]}", "")
         yield f"`streamlens {' '.join(command_of(name)[:-2])}`, {experiment['seconds'] / 60:.1f} min."
+        if name == "prequential-recency":
+            yield from ("", *choice_table(chosen_from))
         yield from ("", *table(experiment, (headline, "rmse")), "", *differences(name, headline))
     versions = ", ".join(f"{name} {version}" for name, version in experiments["random"]["versions"].items())
     yield from ("", f"Python {experiments['random']['python']}, {versions}.")
@@ -183,7 +287,7 @@ def page(experiments: Mapping[str, Mapping[str, Any]], p99_ms: float | None) -> 
 
 def main() -> None:
     experiments = {name: measure(name) for name in EXPERIMENTS}
-    PAGE.write_text("\n".join(page(experiments, serving_p99_ms())) + "\n")
+    PAGE.write_text("\n".join(page(experiments, costs(), choice(), serving_p99_ms())) + "\n")
 
 
 if __name__ == "__main__":

@@ -37,7 +37,8 @@ class Experiment:
 
     hyperparameters: by model, in place of its defaults; these are not searched. search: None for none. objective: what
     a search improves, by default that of the protocol. live_from: where the live part of
-    ``prequential`` begins, seconds since the epoch; by default where a replay's does. workers: jobs at once, by default one for each core.
+    ``prequential`` begins, seconds since the epoch; by default where a replay's does. workers: jobs at once, by default
+    one for each core.
     """
 
     models: tuple[str, ...]

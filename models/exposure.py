@@ -17,7 +17,7 @@ __all__ = ["ExposureCap", "capped_lists"]
 
 
 class ExposureCap:
-    """A :class:`models.rankers.Ranker`: a trained model whose lists are made together, no movie in more than ``cap``."""
+    """A :class:`models.rankers.Ranker`: a trained model, its lists made together, no movie in more than ``cap``."""
 
     def __init__(self, model: Recommender, cap: int, *, seed: int = 0) -> None:
         self.name = f"{model.name}-cap-{cap}"

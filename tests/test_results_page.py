@@ -34,13 +34,17 @@ def script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 def test_the_page_is_what_the_folders_hold(script: ModuleType) -> None:
     experiments = {name: script.measure(name) for name in script.EXPERIMENTS}
-    page = "\n".join(script.page(experiments, p99_ms=3.25))
+    cost = script.costs("ease", WORLD)
+    page = "\n".join(script.page(experiments, cost, [], p99_ms=3.25))
     (ctr, low, high) = next(o for o in experiments["prequential"]["outcomes"] if o["model"] == "ease")["measures"][
         "ctr"
     ]
     assert re.search(rf"\| ease \| \**{ctr:.4f}\** \({low:.4f} to {high:.4f}\)", page)
     assert "| ctr less that of | popularity |" in page
     assert "p99 3.2 ms" in page
+    assert f"| 1 | {cost['lists'][-1]['coverage']:.1%} | {cost['lists'][-1]['ndcg']:.4f} |" in page
+    assert f"| p95 < 50 ms | {cost['p95_ms']:.1f} ms (ease)" in page
+    assert script.costs("ease", WORLD) == cost  # kept
     assert "| RMSE < 0.85 | nan (no model)" in page  # none here predicts stars
     assert "refitted every 700 event days" in page
     assert "| oracle |" in page
@@ -51,3 +55,14 @@ def test_what_was_measured_is_not_measured_again(script: ModuleType) -> None:
     folder.mkdir(parents=True)
     (folder / "experiment.json").write_text(json.dumps({"outcomes": []}))
     assert script.measure("random") == {"outcomes": []}
+
+
+def test_a_choice_goes_on_where_it_was_left(script: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(script, "LATER", ("2016-01-01",))
+    monkeypatch.setattr(script, "TRIED", (("popularity", {}),))
+    first = script.choice(WORLD)
+    monkeypatch.setattr(script, "TRIED", (("popularity", {}), ("ease", {"recency_half_life": 2.0})))
+    rows = script.choice(WORLD)
+    assert rows[:1] == first
+    assert [row["model"] for row in rows] == ["popularity", "ease"]
+    assert f"| ease | recency_half_life 2 | {rows[1]['ctr'][0]:.4f}" in "\n".join(script.choice_table(rows))
