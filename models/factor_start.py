@@ -3,11 +3,12 @@
 With few users, gradient descent from random numbers ends far below it (NDCG@10 of 0.30 instead of 0.39 on
 ml-latest-small). On so few, training on from here changes the lists by less than can be told: 0.2236 at the start and
 0.2224 to 0.2241 in the epochs after it, on a validation split. What it can teach is an order in time, see
-``two-tower`` in docs/evaluation.md. The encoder is the principal subspace, each direction shrunk by its share of noise (Tipping & Bishop,
-"Probabilistic Principal Component Analysis", 1999; Lucas et al., "Don't Blame the ELBO!", NeurIPS 2019: a linear VAE
-has the same optimum). The decoder is a ridge regression that predicts each rating with that rating left out of the
-input, so that no movie explains itself (the idea of Steck, "Autoencoders that don't overfit towards the Identity",
-NeurIPS 2020).
+docs/evaluation.md.
+
+The encoder is the principal subspace, each direction shrunk by its share of noise (Tipping & Bishop, "Probabilistic
+Principal Component Analysis", 1999; Lucas et al., "Don't Blame the ELBO!", NeurIPS 2019: a linear VAE has the same
+optimum). The decoder is a ridge regression that predicts each rating with that rating left out of the input, so that no
+movie explains itself (the idea of Steck, "Autoencoders that don't overfit towards the Identity", NeurIPS 2020).
 """
 
 from __future__ import annotations
