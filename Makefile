@@ -37,7 +37,7 @@ format: $(STAMP) ## format the code and mend what the linter can
 bench: $(TRAIN) ## measure throughput, latency and memory
 	@set -e; for name in $(BENCHMARKS); do $(VENV)/bin/streamlens bench $$name; done
 
-results: $(TRAIN) ## measure the models and write docs/results.md: hours
+results: $(TRAIN) ## measure the models and write docs/results.md: an hour, goes on where it stopped
 	@$(VENV)/bin/python docs/write_results.py
 
 picture: $(STAMP) ## record docs/images/demo.svg from a demo
