@@ -43,7 +43,8 @@ class FeatureTowers(Recommender):
         return vectors
 
     def _score(self, histories: Histories) -> Float32s:
-        scores: Float32s = self.user_vectors(histories) @ self._learnt_arrays["movie"].T + self._learnt_arrays["bias"]
+        scores: Float32s = self.user_vectors(histories) @ self._learnt_arrays["movie"].T
+        scores += self._learnt_arrays["bias"]
         return scores
 
     def _vectors(self, histories: Histories) -> tuple[Float32s, Int64s, Float32s]:

@@ -15,6 +15,10 @@ NO_MOVIE = -1
 """Stands where fewer than k movies are left."""
 
 
+_BLOCK = 64
+"""Scores per block of which only the highest is looked at first."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Recommendations:
     """A ranked list per user. movie_ids: int64 (n, k), best first, ``NO_MOVIE`` where none is left; scores: float32
@@ -42,15 +46,46 @@ def top_k(scores: Float32s, k: int) -> tuple[Int64s, Float32s]:
     columns = np.full((n, k), NO_MOVIE, np.int64)
     values = np.full((n, k), -np.inf, np.float32)
     kept = min(k, m)
-    if kept == 0:
+    if kept == 0 or n == 0:
         return columns, values
-    least = np.partition(scores, m - kept, axis=1)[:, m - kept]  # NaN sorts last: it would be there
-    for row in range(n):
-        line = scores[row]
-        at_least = np.flatnonzero(line >= least[row])
-        order = at_least[np.argsort(-line[at_least], kind="stable")[:kept]]
-        columns[row, : len(order)], values[row, : len(order)] = order, line[order]
-    if np.isnan(scores).any():
-        raise ValueError("ranking: expected finite scores, found NaN; did training diverge?")
-    columns[np.isneginf(values)] = NO_MOVIE
+    row, column = _candidates(scores, kept)
+    value = scores[row, column]
+    order = np.lexsort((column, -value, row))
+    row, column, value = row[order], column[order], value[order]
+    place = np.arange(len(row)) - np.searchsorted(row, np.arange(n))[row]
+    listed = (place < kept) & ~np.isneginf(value)
+    columns[row[listed], place[listed]] = column[listed]
+    values[row[listed], place[listed]] = value[listed]
     return columns, values
+
+
+def _candidates(scores: Float32s, kept: int) -> tuple[Int64s, Int64s]:
+    """Row and column of all that may be among the ``kept`` best of their row.
+
+    Columns c, c + blocks, c + 2 blocks, ... form a block. The ``kept`` best blocks by their maxima hold at least as
+    many scores that are not below the least of these maxima, so whatever is below it is not among the best: one pass
+    for the maxima, which runs at the speed of memory, stands for a partition of every row.
+    """
+    n, m = scores.shape
+    blocks = m // _BLOCK
+    if blocks < max(2 * kept, _BLOCK):
+        least = np.partition(scores, m - kept, axis=1)[:, m - kept]
+        _refuse_nan(scores.max(axis=1))  # a maximum with NaN is NaN
+        found = np.nonzero(scores >= least[:, None])
+        return found[0], found[1]
+    whole = blocks * _BLOCK
+    maxima = scores[:, :whole].reshape(n, _BLOCK, blocks).max(axis=1)
+    rest = slice(0, m - whole)
+    np.maximum(maxima[:, rest], scores[:, whole:], out=maxima[:, rest])
+    _refuse_nan(maxima)
+    least = np.partition(maxima, blocks - kept, axis=1)[:, blocks - kept]
+    row, block = np.nonzero((maxima >= least[:, None]) & (maxima > -np.inf))
+    column = block[:, None] + blocks * np.arange(_BLOCK + 1)
+    inside = np.minimum(column, m - 1)
+    candidate = (scores[row[:, None], inside] >= least[row][:, None]) & (column < m)
+    return np.repeat(row, candidate.sum(axis=1)), column[candidate]
+
+
+def _refuse_nan(values: Float32s) -> None:
+    if np.isnan(values).any():
+        raise ValueError("ranking: expected finite scores, found NaN; did training diverge?")

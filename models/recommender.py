@@ -28,8 +28,9 @@ from streams.records import Int64s
 
 __all__ = ["Epoch", "OnEpoch", "RatingPredictor", "Recommender", "TrainingData", "Vectors"]
 
-_SCORES_AT_ONCE = 16 << 20
-"""Scores held together: 64 MiB of float32."""
+_SCORES_AT_ONCE = 6 << 20
+"""Scores held together: 24 MiB of float32, which mostly fit into the processor's cache, and for which malloc takes the
+same memory again; more than 32 MiB it would map, and have the kernel clear, each time."""
 
 
 @dataclass(frozen=True, slots=True)
