@@ -73,9 +73,16 @@ class Ease(Recommender):
         weights = recency_weights(histories, self.recency_half_life, self.recency_floor)
         weights[self._rated[at] != histories.movie_id] = 0.0
         x = sparse.csr_matrix((weights, at, histories.start), (len(histories), len(self._rated)))
+        if isinstance(self._weights, _Factors):
+            product = self._weights.scores(x)
+        elif isinstance(self._weights, np.ndarray):
+            product = x @ self._weights
+        else:
+            product = _sums_of_rows(x, self._weights)
+        if len(self._rated) == len(self.movie_ids):
+            return product
         scores = np.full((len(histories), len(self.movie_ids)), _UNRATED, np.float32)
-        product: Any = self._weights.scores(x) if isinstance(self._weights, _Factors) else x @ self._weights
-        scores[:, self._rated] = product.toarray() if sparse.issparse(product) else product
+        scores[:, self._rated] = product
         return scores
 
     def _arrays(self) -> dict[str, npt.NDArray[Any]]:
@@ -129,6 +136,16 @@ def _weights(x: sparse.csr_matrix, l2: float) -> Float32s:
     lower = np.tril(inverse, -1)
     weights: Float32s = (-(lower + lower.T) / np.diag(inverse)).astype(np.float32)
     return weights
+
+
+def _sums_of_rows(x: sparse.csr_matrix, weights: sparse.csr_matrix) -> Float32s:
+    """x @ weights, dense: most of it is not zero, so that a sparse product costs more."""
+    sums = np.empty((x.shape[0], weights.shape[1]), np.float32)
+    for row in range(len(sums)):
+        entries = slice(x.indptr[row], x.indptr[row + 1])
+        at, values = x.indices[entries], x.data[entries]
+        sums[row] = weights[at[values != 0]].T @ values[values != 0]
+    return sums
 
 
 def _largest(weights: Float32s, keep: int) -> sparse.csr_matrix:

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from models.interactions import Float32s, Histories
-from models.ranking_factors import RankingTrainer, ranking_users
+from models.ranking_factors import RankingTrainer, ranking_users, turned_to_axes
 from models.rating_factors import RatingFactors, RatingTrainer, rating_users
 from models.recommender import Epoch, OnEpoch, RatingPredictor, TrainingData
 from models.torch_device import device_named
@@ -93,13 +93,12 @@ class MatrixFactorization(RatingPredictor):
                     on_epoch(Epoch(number, loss, None))
         except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]
             raise ModelError(f"{self.name}: training diverged ({error}); raise l2, lower unrated_weight") from error
-        self._movies = ranking.movies
-        self._gram = self._movies.T @ self._movies
+        self._movies, self._spectrum = turned_to_axes(ranking.movies)
         self._unrated = np.setdiff1d(np.arange(data.n_movies), data.column)
         self._rating = rating.factors
 
     def _users(self, histories: Histories) -> Float32s:
-        return ranking_users(self._movies, self._gram, histories, unrated_weight=self.unrated_weight, l2=self.l2)
+        return ranking_users(self._movies, self._spectrum, histories, unrated_weight=self.unrated_weight, l2=self.l2)
 
     def _score(self, histories: Histories) -> Float32s:
         scores: Float32s = self._users(histories) @ self._movies.T
@@ -122,8 +121,9 @@ class MatrixFactorization(RatingPredictor):
 
     def _arrays(self) -> dict[str, npt.NDArray[Any]]:
         rating = {f"rating.{name}": getattr(self._rating, name) for name in RatingFactors.__slots__}
-        return {"movies": self._movies, "gram": self._gram, "unrated": self._unrated, **rating}
+        return {"movies": self._movies, "spectrum": self._spectrum, "unrated": self._unrated, **rating}
 
     def _restore(self, arrays: dict[str, npt.NDArray[Any]]) -> None:
-        self._movies, self._gram, self._unrated = arrays["movies"], arrays["gram"], arrays["unrated"]
+        self._movies, self._spectrum = arrays["movies"], arrays["spectrum"]
+        self._unrated = arrays["unrated"]
         self._rating = RatingFactors(*(arrays[f"rating.{name}"] for name in RatingFactors.__slots__))

@@ -23,7 +23,10 @@ from streams.records import Int64s
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["RankingTrainer", "ranking_users"]
+__all__ = ["RankingTrainer", "ranking_users", "turned_to_axes"]
+
+_CELLS_IN_CACHE = 20_000
+"""Ratings of users solved together: 10 MB of vectors of 128."""
 
 
 class RankingTrainer:
@@ -102,18 +105,34 @@ def _solved(matrix: torch.Tensor, diagonal: torch.Tensor | float, right: torch.T
     return torch.cholesky_solve(right[..., None], torch.linalg.cholesky(matrix))[..., 0]
 
 
+def turned_to_axes(movies: Float32s) -> tuple[Float32s, Float32s]:
+    """Movies (m, factors) in the axes in which movies' @ movies is diagonal, and that diagonal.
+
+    Products of users and movies are the same in any axes; in these, what all users have in common costs nothing.
+    """
+    exact = movies.astype(np.float64)
+    spectrum, axes = np.linalg.eigh(exact.T @ exact)
+    return (exact @ axes).astype(np.float32), spectrum.clip(min=0.0).astype(np.float32)
+
+
 def ranking_users(
-    movies: Float32s, gram: Float32s, histories: Histories, *, unrated_weight: float, l2: float
+    movies: Float32s, spectrum: Float32s, histories: Histories, *, unrated_weight: float, l2: float
 ) -> Float32s:
     """The vectors (n, factors) of users with these histories of columns: what :class:`RankingTrainer` solves for.
 
-    gram: movies' @ movies, computed once.
+    movies, spectrum: of :func:`turned_to_axes`; the users are in the same axes.
     """
-    base = unrated_weight * gram + l2 * unrated_weight * len(movies) * np.eye(len(gram), dtype=np.float32)
     users = np.zeros((len(histories), movies.shape[1]), np.float32)
-    for batch in row_batches(histories.row, len(histories)):
+    for batch in row_batches(histories.row, len(histories), cells=_CELLS_IN_CACHE):
         vectors = movies[histories.movie_id[batch.at]] * batch.inside[..., None]
-        matrix = vectors.transpose(0, 2, 1) @ vectors + base
-        matrix += l2 * batch.inside.sum(1)[:, None, None] * np.eye(len(gram), dtype=np.float32)
-        users[batch.rows] = np.linalg.solve(matrix, vectors.sum(1)[..., None])[..., 0]
+        common = unrated_weight * spectrum + l2 * (unrated_weight * len(movies) + batch.inside.sum(1)[:, None])
+        if vectors.shape[1] < vectors.shape[2]:  # Woodbury: as many equations as ratings
+            scaled = vectors / common[:, None]
+            matrix = scaled @ vectors.transpose(0, 2, 1) + np.eye(vectors.shape[1], dtype=np.float32)
+            found = (np.linalg.solve(matrix, batch.inside[..., None]).transpose(0, 2, 1) @ scaled)[:, 0]
+        else:
+            matrix = vectors.transpose(0, 2, 1) @ vectors
+            matrix[:, np.arange(len(spectrum)), np.arange(len(spectrum))] += common
+            found = np.linalg.solve(matrix, vectors.sum(1)[..., None])[..., 0]
+        users[batch.rows] = found
     return users

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from models.interactions import Histories
-from models.ranking_factors import RankingTrainer, ranking_users
+from models.ranking_factors import RankingTrainer, ranking_users, turned_to_axes
 from models.recommender import TrainingData
 from models.side_features import SideFeatures
 
@@ -63,8 +63,9 @@ def test_fold_in_is_the_normal_equations_solved(rated: np.ndarray) -> None:
     row, column = np.nonzero(rated)
     start = np.searchsorted(row, np.arange(len(rated) + 1))
     histories = Histories(start, column, np.ones(len(row), np.float32), np.zeros(len(row), np.int64))
-    movies = model.movies
-    users = ranking_users(movies, movies.T @ movies, histories, unrated_weight=WEIGHT, l2=L2)
+    movies, spectrum = turned_to_axes(model.movies)
+    np.testing.assert_allclose(movies @ movies.T, model.movies @ model.movies.T, atol=1e-5)
+    users = ranking_users(movies, spectrum, histories, unrated_weight=WEIGHT, l2=L2)
     np.testing.assert_allclose(users, by_normal_equations(rated, movies.astype(np.float64)), rtol=2e-3, atol=2e-4)
 
 
