@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from featurestore.features import History
 from streams.dataset import Ratings
 from streams.records import Int64s
 
@@ -133,6 +134,13 @@ class Histories:
         start = np.concatenate(([0], np.cumsum(lengths, dtype=np.int64)))
         at = np.arange(start[-1]) - np.repeat(start[:-1], lengths) + np.repeat(first, lengths)
         return cls(start, latest.movie_id[at], latest.rating[at], latest.timestamp[at])
+
+    @classmethod
+    def of_stored(cls, history: History) -> Histories:
+        """Of one user, as :meth:`featurestore.reader.FeatureReader.history` gives it; of each movie the last rating."""
+        owner = np.zeros(len(history), np.int64)
+        rated = Interactions(owner, history.movie_id, history.rating, history.timestamp)
+        return cls.of_users(rated, np.zeros(1, np.int64))
 
     @property
     def lengths(self) -> Int64s:

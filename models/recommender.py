@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from models.cold_start import ColdStart
-from models.interactions import Float32s, Histories, Interactions
+from models.interactions import Bools, Float32s, Histories, Interactions
 from models.model_files import read_model, write_model
 from models.ranking import NO_MOVIE, Recommendations, top_k
 from models.side_features import SideFeatures
@@ -246,6 +246,10 @@ class Recommender(ABC):
     def score(self, histories: Histories, groups: Sequence[str | None] | None = None) -> Float32s:
         """Scores of all ``movie_ids`` for each history: float32 (n, len(movie_ids)), higher is better."""
         return self._scores(self._known(histories), groups)
+
+    def knows(self, histories: Histories) -> Bools:
+        """Whether it has learnt of any movie in each history: bool (n,); who it does not know gets what is popular."""
+        return self._learnt(self._known(histories)).lengths > 0
 
     def embeddings(self) -> Vectors | None:
         """The users of training, and the movies it learnt something of; None for a model whose score is no product."""
