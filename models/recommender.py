@@ -247,6 +247,10 @@ class Recommender(ABC):
         """Scores of all ``movie_ids`` for each history: float32 (n, len(movie_ids)), higher is better."""
         return self._scores(self._known(histories), groups)
 
+    def group_of(self, user_id: int) -> str | None:
+        """The demographic group of a user, where the features of the training had one."""
+        return self._groups.get(user_id)
+
     def knows(self, histories: Histories) -> Bools:
         """Whether it has learnt of any movie in each history: bool (n,); who it does not know gets what is popular."""
         return self._learnt(self._known(histories)).lengths > 0

@@ -21,6 +21,7 @@ from streamlens.cli import (
     experiment,
     features,
     models,
+    recommend,
     replay,
     snapshot,
     status,
@@ -49,6 +50,7 @@ _ORDER = (
     "experiment",
     "train",
     "models",
+    "recommend",
     "doctor",
     "bench",
 )
@@ -82,7 +84,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (demo, replay, worker, status, snapshot, verify, experiment, train, doctor, bench):
+for module in (demo, replay, worker, status, snapshot, verify, experiment, train, recommend, doctor, bench):
     module.register(app)
 app.add_typer(control.app, name="control")
 app.add_typer(data.app, name="data")
