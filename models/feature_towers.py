@@ -53,12 +53,6 @@ class FeatureTowers(Recommender):
         with_one = np.column_stack([users, np.ones(len(users), np.float32)])  # which the bias is multiplied by
         return with_one, np.arange(len(a["bias"])), np.column_stack([a["movie"], a["bias"]])
 
-    def _vectors(self, histories: Histories) -> tuple[Float32s, Int64s, Float32s]:
-        a = self._learnt_arrays
-        users = self.user_vectors(histories)
-        with_one = np.column_stack([users, np.ones(len(users), np.float32)])  # which the bias is multiplied by
-        return with_one, np.arange(len(a["bias"])), np.column_stack([a["movie"], a["bias"]])
-
     def _extend(self, at: Int64s, features: SideFeatures) -> None:
         a = dict(self._learnt_arrays)
         inputs = feature_matrix(features)

@@ -2,7 +2,8 @@
 
 A model of the same recipe is first fitted on what lies before the last tenth of the ratings, and judged slate by slate
 on that tenth beside popularity (:mod:`models.prequential`, fitted once). The version itself learns from everything
-before T; when it stops, a model with epochs decides by a slice of that which it holds out (:mod:`models.early_stopping`).
+before T; when it stops, a model with epochs decides by a slice of that which it holds out
+(:mod:`models.early_stopping`).
 """
 
 from __future__ import annotations

@@ -55,7 +55,7 @@ def _version(registry: Registry, version_id: str | None) -> Version:
     version = registry.get(version_id) if version_id else registry.champion()
     if version is None:
         raise ModelMissing(
-            f"{registry.folder}: expected a champion, found none; `streamlens train --promote` trains one, "
+            f"{registry.folder}: expected a champion, found none; `streamlens train --model NAME --promote` makes one, "
             "--model VERSION takes another version"
         )
     return version

@@ -27,13 +27,15 @@ class Benchmark(StrEnum):
     FAILOVER = "failover"
     SCALING = "scaling"
     MODELS = "models"
+    SERVE = "serve"
 
 
 _NAMES = (
     "pipeline: events per second, from the log to the store; replay: to the bus; latency: from published to visible; "
     "store: look-ups during ingest; memory: of a worker after 2 M and 10 M events; snapshot: of 1 M ratings "
     "during ingest; verify: of 25 M ratings, and its memory; failover (Kafka): from a worker's end to the next event; "
-    "scaling (Kafka): two workers beside one; models: four trained and judged on 1 M ratings."
+    "scaling (Kafka): two workers beside one; models: four trained and judged on 1 M ratings; "
+    "serve: recommendations during ingest."
 )
 
 _ON_KAFKA = (Benchmark.PIPELINE, Benchmark.REPLAY, Benchmark.LATENCY, Benchmark.FAILOVER, Benchmark.SCALING)
