@@ -7,6 +7,7 @@ but not on what was learnt: so nothing has to be trained, which for EASE on 30,0
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ __all__ = ["SIZED_MODELS", "sized_model"]
 
 _Arrays = dict[str, npt.NDArray[Any]]
 
-_FACTORS, _RATING_FACTORS, _TOWER, _LATENT, _TOP_WEIGHTS, _NEUMF = 128, 16, 64, 200, 200, 32
+_FACTORS, _RATING_FACTORS, _TOWER, _LATENT, _TOP_WEIGHTS, _NEUMF, _NEUMF_HIDDEN = 128, 16, 64, 200, 200, 64, 32
 _GENRES = 20
 
 
@@ -47,8 +48,9 @@ def _mf(random: np.random.Generator, popularity: Float32s) -> tuple[dict[str, An
     return {"factors": _FACTORS, "rating_factors": _RATING_FACTORS}, arrays
 
 
-def _two_tower(random: np.random.Generator, popularity: Float32s) -> tuple[dict[str, Any], _Arrays]:
-    m, d = len(popularity), _TOWER
+def _towers(random: np.random.Generator, popularity: Float32s, d: int) -> tuple[dict[str, Any], _Arrays]:
+    """What :mod:`models.feature_towers` learns, ``d`` wide."""
+    m = len(popularity)
     arrays: _Arrays = {
         "history": _normal(random, m, d),
         "history_features": _normal(random, _GENRES, d),
@@ -59,22 +61,6 @@ def _two_tower(random: np.random.Generator, popularity: Float32s) -> tuple[dict[
         "hidden": _normal(random, d, d),
         "hidden_bias": _normal(random, d),
         "out": _normal(random, d, d),
-    }
-    return {"width": d}, arrays
-
-
-def _vae(random: np.random.Generator, popularity: Float32s) -> tuple[dict[str, Any], _Arrays]:
-    m, d = len(popularity), _LATENT
-    arrays: _Arrays = {
-        "encoder": _normal(random, m, d),
-        "encoder_features": _normal(random, _GENRES, d),
-        "decoder": _normal(random, m, d),
-        "decoder_features": _normal(random, _GENRES, d),
-        "bias": _normal(random, m),
-        "bias_features": _normal(random, _GENRES),
-        "hidden": _normal(random, d, d),
-        "hidden_bias": _normal(random, d),
-        "mean": _normal(random, d, d),
     }
     return {"width": d}, arrays
 
@@ -96,24 +82,24 @@ def _ease(random: np.random.Generator, popularity: Float32s) -> tuple[dict[str, 
 
 
 def _neumf(random: np.random.Generator, popularity: Float32s) -> tuple[dict[str, Any], _Arrays]:
-    m, d = len(popularity), _NEUMF
+    m, d, h = len(popularity), _NEUMF, _NEUMF_HIDDEN
     arrays: _Arrays = {
-        "history": _normal(random, m, 2 * d),
-        "movie": _normal(random, m, 2 * d),
+        "history": _normal(random, m, d + h),
+        "movie": _normal(random, m, d + h),
         "bias": _normal(random, m),
-        "first_bias": _normal(random, d),
-        "second": _normal(random, d, d // 2),
-        "second_bias": _normal(random, d // 2),
+        "first_bias": _normal(random, h),
+        "second": _normal(random, h, h // 2),
+        "second_bias": _normal(random, h // 2),
         "out_gmf": np.ones(d, np.float32),
-        "out_mlp": _normal(random, d // 2),
+        "out_mlp": _normal(random, h // 2),
     }
-    return {"factors": d, "hidden": d}, arrays
+    return {"factors": d, "hidden": h}, arrays
 
 
 SIZED_MODELS: dict[str, Callable[[np.random.Generator, Float32s], tuple[dict[str, Any], _Arrays]]] = {
     "mf": _mf,
-    "two-tower": _two_tower,
-    "vae": _vae,
+    "two-tower": partial(_towers, d=_TOWER),
+    "vae": partial(_towers, d=_LATENT),
     "ease": _ease,
     "neumf": _neumf,
 }
