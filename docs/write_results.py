@@ -233,6 +233,18 @@ def _best(experiment: Mapping[str, Any], measure: str, *, lowest: bool = False) 
     return name, found[name]
 
 
+def verdict(experiment: Mapping[str, Any], measure: str) -> str:
+    """How the best competitor stands to the two yardsticks that it is to pass."""
+    found = {name: value[0] for name, value in values(experiment, measure).items()}
+    rivals = [name for name in COMPETITORS if name in found and name not in YARDSTICKS]
+    if not rivals:
+        return "No competitor was measured."
+    best = max(rivals, key=lambda name: found[name])
+    shares = [found[best] / found[name] - 1 if found[name] else np.nan for name in ("ease", "decayed-popularity")]
+    said = [f"{abs(share):.1%} {'above' if share >= 0 else 'below'}" for share in shares]
+    return f"The best of the four by {measure}, {best}, is {said[0]} EASE and {said[1]} decayed popularity."
+
+
 def coverage_table(cost: Mapping[str, Any]) -> Iterator[str]:
     yield f"Of {cost['model']}, random split of seed 0, where lists are made together and no movie is in more than:"
     yield ""
@@ -280,7 +292,8 @@ def page(
         yield f"`streamlens {' '.join(command_of(name)[:-2])}`, {experiment['seconds'] / 60:.1f} min."
         if name == "prequential-recency":
             yield from ("", *choice_table(chosen_from))
-        yield from ("", *table(experiment, (headline, "rmse")), "", *differences(name, headline))
+        yield from ("", *table(experiment, (headline, "rmse")), "", verdict(experiment, headline), "")
+        yield from differences(name, headline)
     versions = ", ".join(f"{name} {version}" for name, version in experiments["random"]["versions"].items())
     yield from ("", f"Python {experiments['random']['python']}, {versions}.")
 

@@ -46,6 +46,7 @@ def test_the_page_is_what_the_folders_hold(script: ModuleType) -> None:
     assert f"| p95 < 50 ms | {cost['p95_ms']:.1f} ms (ease)" in page
     assert script.costs("ease", WORLD) == cost  # kept
     assert "| RMSE < 0.85 | nan (no model)" in page  # none here predicts stars
+    assert "No competitor was measured." in page  # EASE is a yardstick
     assert "refitted every 700 event days" in page
     assert "| oracle |" in page
 
@@ -66,3 +67,11 @@ def test_a_choice_goes_on_where_it_was_left(script: ModuleType, monkeypatch: pyt
     assert rows[:1] == first
     assert [row["model"] for row in rows] == ["popularity", "ease"]
     assert f"| ease | recency_half_life 2 | {rows[1]['ctr'][0]:.4f}" in "\n".join(script.choice_table(rows))
+
+
+def test_the_verdict_tells_below_from_above(script: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(script, "COMPETITORS", ("mf", "vae"))
+    ctr = {"mf": 0.03, "vae": 0.04, "ease": 0.05, "decayed-popularity": 0.02}
+    outcomes = [{"model": model, "measures": {"ctr": [value, 0.0, 1.0]}} for model, value in ctr.items()]
+    said = script.verdict({"outcomes": outcomes}, "ctr")
+    assert said == "The best of the four by ctr, vae, is 20.0% below EASE and 100.0% above decayed popularity."
