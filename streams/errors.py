@@ -113,6 +113,10 @@ class LogReplaced(StoreError):
     """The log is not the one the store was built from."""
 
 
+class StateOutdated(StreamLensError):
+    """The state of an agent that cannot go on from it: damaged, or of another version of what made it."""
+
+
 class ModelError(StreamLensError):
     """A model that cannot be trained, saved or loaded: nothing to learn from, diverged, damaged, another kind."""
 

@@ -7,9 +7,12 @@ come from foreign producers and are taken as they come.
 
 from __future__ import annotations
 
+from typing import Any, Literal
+
 import msgspec
 
 __all__ = [
+    "ALERTS",
     "CONTROL",
     "DAY_S",
     "DEADLETTER",
@@ -19,6 +22,7 @@ __all__ = [
     "RATINGS",
     "RETRAIN",
     "TOPICS",
+    "Alert",
     "Control",
     "DeadLetter",
     "Metric",
@@ -29,11 +33,12 @@ __all__ = [
 
 RATINGS = "ratings"
 METRICS = "metrics"
+ALERTS = "alerts"
 CONTROL = "control"
 DEADLETTER = "deadletter"
 RETRAIN = "retrain"
 """Its record: ``streams.retrain``."""
-TOPICS = (RATINGS, METRICS, RETRAIN, CONTROL, DEADLETTER)
+TOPICS = (RATINGS, METRICS, ALERTS, RETRAIN, CONTROL, DEADLETTER)
 
 HOUR_S = 3_600
 DAY_S = 86_400
@@ -98,6 +103,22 @@ class Metric(msgspec.Struct, frozen=True, omit_defaults=True):
     emitted_at: float
     labels: dict[str, str] = {}
     event_time: int | None = None
+    source: str | None = None
+    event_id: int | None = None
+
+
+class Alert(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Something to look at: a rule that began to fire (``kind`` "threshold"), or a detector that did ("drift").
+
+    name: of the measure or the detector. evidence: what was measured, as JSON values. event_time: the end of the day
+    that told, seconds since the epoch.
+    """
+
+    name: str
+    severity: Literal["critical", "schedule", "investigate"]
+    kind: Literal["threshold", "drift"]
+    evidence: dict[str, Any]
+    event_time: int
     source: str | None = None
     event_id: int | None = None
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from streams.bus import TopicSpec
-from streams.events import CONTROL, DAY_S, DEADLETTER, METRICS, RATINGS, RETRAIN
+from streams.events import ALERTS, CONTROL, DAY_S, DEADLETTER, METRICS, RATINGS, RETRAIN
 
 __all__ = ["MAX_PARTITIONS", "run_topics"]
 
@@ -22,6 +22,7 @@ def run_topics(partitions: int) -> tuple[TopicSpec, ...]:
         TopicSpec(RATINGS, partitions),
         TopicSpec(DEADLETTER, 1),
         TopicSpec(RETRAIN, 1),
+        TopicSpec(ALERTS, 1),
         TopicSpec(METRICS, 1, retention_ms=_METRICS_KEPT_MS),
         TopicSpec(CONTROL, 1, retention_ms=_METRICS_KEPT_MS),
     )

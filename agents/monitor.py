@@ -1,0 +1,305 @@
+"""The monitor: a state machine over event days. It has no bus, no store and no clock.
+
+Fed with columns in any portions, it closes a day when told to: sorts what came by then, adds it up, feeds the
+detectors, measures every rule's window, and decides. Days before ``live_from`` are training, of which it only takes
+baselines. The same records give the same days, alerts and decisions however they were cut, and wherever the state was
+saved and loaded in between.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from agents.day_sums import BINS, DayBook, PopularityProfile, Seen, add_up
+from agents.detectors import Detector
+from agents.measures import OF_MODEL, OF_TRAINING, SAMPLE, Baseline, Measure, measure, value_of
+from agents.monitor_columns import Columns, FeedbackColumns, RatingColumns, SlateColumns, pack, unpack
+from agents.monitor_state import MonitorState, WaitingState, decode_state, encode_state
+from agents.retrain_decision import Decision, DetectorReading, Metrics, breaches, evidence_of, should_retrain
+from agents.signals import signals_of
+from agents.slate_outcomes import OpenSlates
+from agents.thresholds import Thresholds
+from models.slates import SLATE_SIZE
+from streams.events import DAY_S, Alert
+from streams.records import Int64s
+
+__all__ = ["ClosedDay", "Monitor"]
+
+_NONE = np.zeros(0, np.int64)
+_IDENTITY: dict[str, Any] = {"timestamp": _NONE, "user_id": _NONE, "source": _NONE, "event_id": _NONE}
+_EMPTY: dict[str, Columns] = {
+    "ratings": RatingColumns(**_IDENTITY, movie_id=_NONE, half_stars=_NONE, predicted=np.zeros(0, np.float32)),
+    "slates": SlateColumns(**_IDENTITY, movie_ids=np.zeros((0, SLATE_SIZE), np.int64)),
+    "feedback": FeedbackColumns(**_IDENTITY, n_shown=_NONE, n_clicked=_NONE, n_ratings=_NONE),
+}
+
+_MODEL_SIGNALS = ("ctr", "abs_error", "popularity")
+"""They change with the champion, so their detectors begin anew with it."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClosedDay:
+    """What a day gave. n_late: ratings that came after their own day was closed, and count with this one."""
+
+    metrics: Metrics
+    alerts: list[Alert]
+    decision: Decision
+    n_late: int
+
+
+class Monitor:
+    """Of one run and its champion. live_from: event time, seconds since the epoch, at which the live part begins."""
+
+    def __init__(self, thresholds: Thresholds, live_from: int) -> None:
+        self.thresholds = thresholds
+        self.live_day = live_from // DAY_S
+        self.closed_day: int | None = None
+        self.asked_day: int | None = None
+        self._waiting: dict[str, list[Columns]] = {kind: [empty] for kind, empty in _EMPTY.items()}
+        self._seen = Seen()
+        self._stars = np.zeros(BINS, np.int64)
+        self._slates = OpenSlates()
+        self._book = DayBook()
+        self._model_day = self.live_day
+        self._profile: PopularityProfile | None = None
+        self._training_stars: Int64s | None = None
+        self._baselines: dict[str, Baseline] = {}
+        self._floors: dict[str, int] = {}
+        self._breached: dict[str, int] = {}
+        self._alerting: set[str] = set()
+        self._detectors = {name: Detector(rule) for name, rule in thresholds.detectors.items()}
+        self._fired: dict[str, int] = {}
+
+    def add(
+        self,
+        *,
+        ratings: RatingColumns | None = None,
+        slates: SlateColumns | None = None,
+        feedback: FeedbackColumns | None = None,
+    ) -> None:
+        """Keep records, of any days and in any order, until their day is closed."""
+        for kind, columns in (("ratings", ratings), ("slates", slates), ("feedback", feedback)):
+            if columns is not None and len(columns):
+                self._waiting[kind].append(columns)
+
+    def close(self, day: int, offsets: Mapping[str, int] | None = None) -> list[ClosedDay]:
+        """Close all days up to ``day`` (counted since the epoch) that have records; what each live one gave.
+
+        offsets: of the log, by partition, up to which was read; they become evidence.
+        """
+        if self.closed_day is not None and day <= self.closed_day:
+            return []  # what came late waits for the next day
+        held = {kind: type(parts[0]).concat(parts) for kind, parts in self._waiting.items()}
+        end = (day + 1) * DAY_S
+        self._waiting = {kind: [columns.take(columns.timestamp >= end)] for kind, columns in held.items()}
+        now = {kind: columns.take(columns.timestamp < end).in_order() for kind, columns in held.items()}
+        days = np.unique(np.concatenate([c.timestamp for c in now.values()]) // DAY_S)
+        on_time = days[days > (-1 if self.closed_day is None else self.closed_day)]
+        if not len(on_time) and len(days):
+            on_time = np.array([day])  # only late ones came
+        found = []
+        for number, one in enumerate(on_time.tolist()):
+            since = 0 if number == 0 else one * DAY_S
+            records = {
+                kind: c.take((c.timestamp >= since) & (c.timestamp < (one + 1) * DAY_S)) for kind, c in now.items()
+            }
+            closed = self._close(one, dict(offsets or {}), **records)  # type: ignore[arg-type]
+            if closed is not None:
+                found.append(closed)
+        self.closed_day = day
+        return found
+
+    def promoted(self, day: int, baselines: Mapping[str, float]) -> None:
+        """Another champion serves from the day after ``day`` on; ``baselines``: of its validation window, by measure.
+
+        What was measured of the old one no longer counts; the popularity and the stars that it was trained on are those
+        so far.
+        """
+        self._model_day = day + 1
+        self._baselines = {name: b for name, b in self._baselines.items() if b.origin == "training"}
+        self._baselines |= {name: Baseline(value, "champion") for name, value in baselines.items()}
+        self._floors = {}
+        self._breached = {}
+        self._alerting = set()
+        self._slates.forget()
+        self._learn_training()
+        for name, rule in self.thresholds.detectors.items():
+            if rule.signal in _MODEL_SIGNALS:
+                self._detectors[name] = Detector(rule)
+
+    def to_json(self) -> bytes:
+        """The whole state, records that wait for their day included."""
+        profile, stars = self._profile, self._training_stars
+        movies = self._seen.movies
+        state = MonitorState(
+            live_day=self.live_day,
+            model_day=self._model_day,
+            closed_day=self.closed_day,
+            asked_day=self.asked_day,
+            waiting={kind: _waiting_state(parts) for kind, parts in self._waiting.items()},
+            seen_users=pack(np.sort(np.fromiter(self._seen.users, np.int64, len(self._seen.users)))),
+            seen_movies=(
+                pack(np.fromiter(movies, np.int64, len(movies))),
+                pack(np.fromiter(movies.values(), np.int64, len(movies))),
+            ),
+            stars=pack(self._stars),
+            profile=None if profile is None else (pack(profile.movie_id), pack(profile.decile), pack(profile.counts)),
+            training_stars=None if stars is None else pack(stars),
+            slates=self._slates.state(),
+            book=self._book.state(),
+            baselines=self._baselines,
+            floors=self._floors,
+            breached=self._breached,
+            alerting=sorted(self._alerting),
+            detectors={name: detector.state() for name, detector in self._detectors.items()},
+            fired=self._fired,
+        )
+        return encode_state(state, self.thresholds)
+
+    @classmethod
+    def from_json(cls, data: bytes, thresholds: Thresholds) -> Monitor:
+        """Raises StateOutdated where it is of another River or of other thresholds, or damaged."""
+        state = decode_state(data, thresholds)
+        monitor = cls(thresholds, state.live_day * DAY_S)
+        monitor._model_day, monitor.closed_day, monitor.asked_day = state.model_day, state.closed_day, state.asked_day
+        for kind, held in state.waiting.items():
+            arrays = {name: unpack(array) for name, array in held.arrays.items()}
+            monitor._waiting[kind] = [type(_EMPTY[kind])(**arrays, sources=held.sources)]
+        monitor._seen.users = set(unpack(state.seen_users).tolist())
+        ids, counts = (unpack(array).tolist() for array in state.seen_movies)
+        monitor._seen.movies.update(dict(zip(ids, counts, strict=True)))
+        monitor._stars = unpack(state.stars).copy()
+        monitor._profile = state.profile and PopularityProfile(*map(unpack, state.profile))
+        monitor._training_stars = None if state.training_stars is None else unpack(state.training_stars)
+        monitor._slates, monitor._book = OpenSlates.of(state.slates), DayBook.of(state.book)
+        monitor._baselines, monitor._floors = dict(state.baselines), dict(state.floors)
+        monitor._breached, monitor._alerting = dict(state.breached), set(state.alerting)
+        for name, detector in state.detectors.items():
+            monitor._detectors[name] = Detector(thresholds.detectors[name], detector)
+        monitor._fired = dict(state.fired)
+        return monitor
+
+    def _close(
+        self,
+        day: int,
+        offsets: dict[str, int],
+        ratings: RatingColumns,
+        slates: SlateColumns,
+        feedback: FeedbackColumns,
+    ) -> ClosedDay | None:
+        live = day >= self.live_day
+        if live and self._profile is None:
+            self._go_live()
+        decile = None if self._profile is None else self._profile.deciles_of(ratings.movie_id)
+        judged = self._slates.close((day + 1) * DAY_S, ratings, slates)
+        sums, new_users = add_up(ratings, feedback, judged, self._seen, decile)
+        self._stars += np.bincount(ratings.half_stars, minlength=BINS + 1)[1:]
+        silent = 0 if self._book.last_day is None else day - self._book.last_day - 1
+        self._book.add(day, sums, keep_from=day - 2 * self.thresholds.longest_days)
+        units = signals_of(ratings, feedback, new_users=new_users, decile=decile, silent_days=silent)
+        drifting = [
+            name
+            for name, rule in self.thresholds.detectors.items()
+            if rule.signal in units and self._detectors[name].feed(units[rule.signal])
+        ]
+        n_late = int((ratings.timestamp < day * DAY_S).sum())
+        if not live:
+            return None
+        self._fired |= dict.fromkeys(drifting, day)
+        metrics = self._metrics(day, offsets)
+        decision = should_retrain(metrics, self.thresholds)
+        if decision.retrain:
+            self.asked_day = day
+        return ClosedDay(metrics, self._alerts(metrics, drifting), decision, n_late)
+
+    def _go_live(self) -> None:
+        """The training part is over: take baselines from it."""
+        self._learn_training()
+        last = self.live_day - 1
+        for name in OF_TRAINING:
+            rule = self.thresholds.rules.get(name)
+            reaching = None if rule is None else self._book.reaching(SAMPLE[name], rule.min_sample, last)
+            if reaching is None:
+                continue
+            sums = self._book.total(min(reaching, last - self.thresholds.baseline_days + 1), last)
+            value = value_of(name, sums, assumptions=self.thresholds.assumptions)
+            self._baselines[name] = Baseline(value, "training")
+
+    def _learn_training(self) -> None:
+        self._profile = PopularityProfile.of(self._seen.movies)
+        self._training_stars = self._stars.copy()
+
+    def _metrics(self, day: int, offsets: dict[str, int]) -> Metrics:
+        measures = {name: self._measured(name, day) for name in self.thresholds.rules}
+        readings = {
+            name: DetectorReading(
+                signal=rule.signal,
+                fired_day=self._fired.get(name),
+                level=self._detectors[name].level,
+                latest=self._detectors[name].latest,
+            )
+            for name, rule in self.thresholds.detectors.items()
+        }
+        return Metrics(day=day, measures=measures, detectors=readings, asked_day=self.asked_day, offsets=offsets)
+
+    def _measured(self, name: str, day: int) -> Measure:
+        rule, first_day = self.thresholds.rules[name], self._book.first_day
+        of_book = day if first_day is None else first_day
+        floor = max(of_book, self._floors.get(name, of_book if name == "volume" else self._model_day))
+        measured = measure(
+            self._book,
+            name,
+            rule,
+            day,
+            floor=floor,
+            longest_days=self.thresholds.longest_days,
+            assumptions=self.thresholds.assumptions,
+            profile=self._profile,
+            training_stars=self._training_stars,
+        )
+        if measured.value is None:
+            return _with(measured, None, self._breached.get(name, 0))
+        baseline = measured.baseline or self._baseline_of(name)
+        if baseline is None and name in (*OF_MODEL, *OF_TRAINING):
+            # Nothing to compare the first window with: it is what the following ones are compared with.
+            self._baselines[name], self._floors[name] = Baseline(measured.value, "first_window"), day + 1
+        measured = _with(measured, baseline, 0)
+        self._breached[name] = self._breached.get(name, 0) + 1 if breaches(rule, measured) else 0
+        return _with(measured, baseline, self._breached[name])
+
+    def _baseline_of(self, name: str) -> Baseline | None:
+        fixed = self.thresholds.baselines.get(name)
+        return self._baselines.get(name) if fixed is None else Baseline(fixed, "fixed")
+
+    def _alerts(self, metrics: Metrics, drifting: Sequence[str]) -> list[Alert]:
+        """Of rules from the close on which they begin to fire, until they recover; of detectors, each time."""
+        alerts = []
+        for name, measured in metrics.measures.items():
+            rule = self.thresholds.rules[name]
+            if not measured.sufficient:
+                continue
+            if measured.breached_closes < rule.for_days:
+                self._alerting.discard(name)
+            elif name not in self._alerting:
+                self._alerting.add(name)
+                evidence = evidence_of(measured, rule)
+                alerts.append(Alert(name, rule.severity, "threshold", evidence, metrics.event_time))
+        for name in drifting:
+            reading = metrics.detectors[name]
+            evidence = {"signal": reading.signal, "latest": reading.latest}
+            alerts.append(Alert(name, "investigate", "drift", evidence, metrics.event_time))
+        return alerts
+
+
+def _with(measured: Measure, baseline: Baseline | None, breached_closes: int) -> Measure:
+    return msgspec.structs.replace(measured, baseline=baseline, breached_closes=breached_closes)
+
+
+def _waiting_state(parts: list[Columns]) -> WaitingState:
+    held = type(parts[0]).concat(parts)
+    return WaitingState(held.sources, {name: pack(array) for name, array in held.arrays().items()})
