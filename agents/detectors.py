@@ -1,7 +1,7 @@
 """Drift detectors of River on standardised signals, with a state that survives restarts to the bit.
 
-Each watches one signal. ``every`` units of it (users of a day, sessions or days: ratings of one user hang together, so
-they are not units) make an observation, their mean. The first ``warm_up`` observations tell level and spread; from
+Each watches one signal (:mod:`agents.signals`). ``every`` units of it make an observation, their mean: fewer calls, and
+nearly normal values. The first ``warm_up`` observations tell level and spread; from
 then on the detector gets standard deviations, cut at +-``CLIP``, so that its settings mean the same on every signal.
 After it has fired it warms up anew: the new level is what it watches from there.
 
@@ -123,7 +123,9 @@ def _made(rule: DetectorRule) -> Any:
     if rule.kind == "adwin":
         adwin: Any = drift.ADWIN
         return adwin(delta=rule.delta, clock=1, grace_period=patience)
-    return drift.PageHinkley(min_instances=patience, delta=rule.delta, threshold=rule.threshold, alpha=1.0, mode=rule.mode)
+    return drift.PageHinkley(
+        min_instances=patience, delta=rule.delta, threshold=rule.threshold, alpha=1.0, mode=rule.mode
+    )
 
 
 def _state_of(river: Any) -> dict[str, float] | bytes:

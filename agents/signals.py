@@ -1,7 +1,7 @@
 """The signals of a day that detectors are fed with: a value per unit, in event order.
 
-A unit is a user's day, a session or a day, since ratings of one user hang together: fed one by one, a single session
-of a harsh user would look like drift.
+A unit is a user's day, a session or a day where ratings of one user hang together: fed one by one, a single session
+of a harsh user would look like drift. Errors of predictions hardly do, so there each rating counts.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ def signals_of(
 ) -> dict[str, Floats]:
     """Of a day, its columns in order, by the names in :data:`agents.thresholds.SIGNALS`.
 
-    - rating, abs_error, popularity: a user's mean of the day: stars, error of the predicted stars, decile of the movie
+    - rating, popularity: a user's mean of the day: stars, decile of the movie (0 for the most rated ones, 1 the least)
+    - abs_error: of each rating, how far the predicted stars were off
     - new_user: 1 for a user who was never seen before, else 0
     - volume: log(1 + ratings) of the day, and of each of the ``silent_days`` before it
     - ctr, session_length: of a session that closed: clicks by movies shown, log of its ratings

@@ -56,6 +56,10 @@ class World:
     def last_timestamp(self) -> int:
         return int(self.ratings.timestamp[-1])
 
+    def until(self, timestamp: int) -> World:
+        """What comes before ``timestamp``."""
+        return World(self.ratings.slice(0, self.position_of(timestamp)), self.genre)
+
     def timestamp_at(self, position: int) -> int:
         return int(self.ratings.timestamp[position])
 
@@ -70,8 +74,8 @@ class World:
         return {i + 1: Movie(i + 1, f"Movie {i + 1}", 2000, (f"Genre {g}",)) for i, g in enumerate(self.genre.tolist())}
 
 
-def make_ratings(n: int, seed: int, *, start: int = START, first_user: int = 1) -> World:
-    """About ``n`` ratings from ``start`` on, :data:`EVENTS_PER_DAY` a day, in their total order."""
+def make_ratings(n: int, seed: int) -> World:
+    """About ``n`` ratings from :data:`START` on, :data:`EVENTS_PER_DAY` a day, in their total order."""
     random = np.random.default_rng(seed)
     mean_length = _RATINGS_PER_SESSION * np.exp(_SESSION_SIGMA**2 / 2)
     n_sessions = max(1, round(n / mean_length))
@@ -82,11 +86,11 @@ def make_ratings(n: int, seed: int, *, start: int = START, first_user: int = 1) 
     lengths = np.minimum(lengths.astype(np.int64), 400)
     session = np.repeat(np.arange(n_sessions), lengths)
     number = np.arange(len(session)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-    timestamp = start + begins[session].astype(np.int64) + number * 20
+    timestamp = START + begins[session].astype(np.int64) + number * 20
     owner = user[session]
     genre, movie = _movies(random, owner)
     stars = _stars(random, owner, movie, genre)
-    user_id, movie_id = first_user + owner, movie + 1
+    user_id, movie_id = owner + 1, movie + 1
     order = np.lexsort((movie_id, user_id, timestamp))
     return World(Ratings(user_id[order], movie_id[order], stars[order], timestamp[order]), genre)
 
@@ -179,10 +183,8 @@ def _running(group: Int64s, values: Floats) -> tuple[Floats, Int64s]:
     return before, n_before
 
 
-def columns_of(
-    ratings: Ratings, champion: Champion | None
-) -> tuple[RatingColumns, SlateColumns | None, FeedbackColumns | None]:
-    """What a loop would tell the monitor of ``ratings``, in their order; without a champion, the ratings alone."""
+def columns_of(ratings: Ratings, champion: Champion) -> tuple[RatingColumns, SlateColumns, FeedbackColumns]:
+    """What a loop would tell the monitor of ``ratings``, in their order."""
     n = len(ratings)
     shared = {"source": np.zeros(n, np.int64), "event_id": np.arange(1, n + 1)}
     told = RatingColumns(
@@ -190,12 +192,10 @@ def columns_of(
         user_id=ratings.user_id,
         movie_id=ratings.movie_id,
         half_stars=np.rint(ratings.rating * 2).astype(np.int64),
-        predicted=np.full(n, np.nan, np.float32) if champion is None else champion.stars(ratings),
+        predicted=champion.stars(ratings),
         sources=("bench",),
         **shared,
     )
-    if champion is None:
-        return told, None, None
     sessions = find_sessions(ratings.user_id, ratings.timestamp)
     at = sessions.triggers
     movies = champion.slates(ratings, at)
