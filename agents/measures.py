@@ -88,7 +88,7 @@ def divergence(counts: npt.ArrayLike, baseline: npt.ArrayLike) -> float:
     Half a count is added to each bin of a side, so that an empty one is no infinite surprise.
 
     >>> round(divergence([400, 100], [250, 250]), 3)
-    0.191
+    0.192
     """
     found, expected = np.asarray(counts, np.float64) + 0.5, np.asarray(baseline, np.float64) + 0.5
     found, expected = found / found.sum(), expected / expected.sum()

@@ -35,7 +35,7 @@ _USER_SIGMA, _MOVIE_SIGMA, _LIKING, _NOISE = 0.4, 0.4, 0.3, 0.85
 _MEAN_STARS = 3.5
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class World:
     """Ratings held in memory, as a dataset that drift can be put into. genre: int64 (m,), of movie i + 1."""
 

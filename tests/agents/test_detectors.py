@@ -1,0 +1,58 @@
+"""Detectors: they find a shift, not before the warm-up, and their state is worth what they have seen."""
+
+from __future__ import annotations
+
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agents.detectors import Detector, DetectorState
+from agents.thresholds import DetectorRule
+
+KINDS = {
+    "page-hinkley": DetectorRule(signal="rating", every=3, warm_up=30, delta=0.25, threshold=15.0),
+    "adwin": DetectorRule(signal="rating", kind="adwin", every=3, warm_up=30, delta=0.002),
+}
+SHIFTED = np.concatenate([np.random.default_rng(5).normal(mean, 1.0, 900) for mean in (3.0, 4.0)])
+
+
+@pytest.mark.parametrize("rule", KINDS.values(), ids=KINDS)
+def test_a_shift_is_found_once_and_no_other(rule: DetectorRule) -> None:
+    detector = Detector(rule)
+    assert detector.feed(SHIFTED[:900]) == 0
+    assert detector.feed(SHIFTED[900:]) == 1
+    assert detector.level == pytest.approx(4.0, abs=0.3)
+
+
+@pytest.mark.parametrize("rule", KINDS.values(), ids=KINDS)
+def test_nothing_fires_during_the_warm_up(rule: DetectorRule) -> None:
+    wild = np.repeat([0.0, 100.0], rule.warm_up * rule.every // 2)
+    assert Detector(rule).feed(wild) == 0
+
+
+@pytest.mark.parametrize("rule", KINDS.values(), ids=KINDS)
+@given(cuts=st.lists(st.integers(0, len(SHIFTED)), max_size=5).map(sorted))
+def test_saved_and_loaded_anywhere_it_goes_on_the_same(rule: DetectorRule, cuts: list[int]) -> None:
+    whole = Detector(rule)
+    fired = whole.feed(SHIFTED)
+    detector, found = Detector(rule), 0
+    for part in np.split(SHIFTED, cuts):
+        found += detector.feed(part)
+        saved = msgspec.json.encode(detector.state())
+        detector = Detector(rule, msgspec.json.decode(saved, type=DetectorState))
+    assert (found, detector.state()) == (fired, whole.state())
+
+
+def test_the_state_of_another_kind_is_refused() -> None:
+    detector = Detector(KINDS["adwin"])
+    detector.feed(SHIFTED)
+    with pytest.raises(ValueError, match="expected the state of page-hinkley, found another's"):
+        Detector(KINDS["page-hinkley"], detector.state())
+
+
+def test_one_direction_only() -> None:
+    up = msgspec.structs.replace(KINDS["page-hinkley"], mode="up")
+    assert Detector(up).feed(SHIFTED) == 1
+    assert Detector(up).feed(-SHIFTED) == 0

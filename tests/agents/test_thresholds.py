@@ -1,0 +1,43 @@
+"""The thresholds file: what is misspelt is refused by name, what is left out has no rule."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+
+from agents.thresholds import MEASURES, SIGNALS, default_thresholds, load_thresholds, parse_thresholds
+from streams.errors import ConfigError
+
+DEFAULT = (files("agents") / "thresholds.toml").read_text()
+
+
+def test_the_default_has_a_rule_for_each_measure_and_a_detector_for_each_signal() -> None:
+    assert set(default_thresholds().rules) == set(MEASURES)
+    assert {rule.signal for rule in default_thresholds().detectors.values()} == set(SIGNALS)
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "told"),
+    [
+        ("cooldown_days", "cooldown_day", r"found 'cooldown_day'; did you mean cooldown_days\?"),
+        ("[rules.ndcg]", "[rules.ndgc]", r"\[rules\].*ctr.*found 'ndgc'; did you mean ndcg\?"),
+        ("fall = 0.15", "fal = 0.15", r"\[rules.ctr\].*found 'fal'; did you mean fall\?"),
+        ("fall = 0.15", "fall = 0.15\nrise = 0.1", r"exactly one of fall, rise, change and above"),
+        ("fall = 0.15", "fall = -0.15", r"exactly one of fall, rise, change and above, above 0"),
+        ("dollars_per_click", "dollar_per_click", r"\[assumptions\].*did you mean dollars_per_click\?"),
+        ('signal = "ctr"', 'signal = "clicks"', r"signal: expected one of rating.*found 'clicks'"),
+        ("cooldown_days = 14", 'cooldown_days = "a"', r"Expected `int`.*cooldown_days"),
+        ("[rules.ctr]", "[rules.ctr", r"expected TOML"),
+    ],
+)
+def test_what_is_not_understood_is_refused(right: str, wrong: str, told: str) -> None:
+    assert right in DEFAULT
+    with pytest.raises(ConfigError, match=f"(?s)^t.toml.*{told}"):
+        parse_thresholds(DEFAULT.replace(right, wrong, 1), "t.toml")
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"expected a TOML file at .*none.toml"):
+        load_thresholds(tmp_path / "none.toml")
