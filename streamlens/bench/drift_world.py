@@ -156,7 +156,7 @@ class Champion:
         """For the ratings at ``at``: of the genre that the user rated most before, what comes next in its ranking.
 
         Each slate of a user goes on where the one before it ended, since nobody is shown the same again; the genre of
-        a user without a history is that of the movie ranked highest.
+        a user without a history is the first one.
         """
         n_genres = len(self.ranked)
         rated = np.zeros((len(ratings), n_genres))
