@@ -28,6 +28,7 @@ EVENTS_PER_DAY = 500
 
 _N_MOVIES, _N_GENRES = 2_000, 10
 _RATINGS_PER_SESSION, _SESSION_SIGMA = 8.0, 1.0
+_REGULARS = 300  # users there from the start on; gone before the training part ends
 _RETURNING = 3.0  # sessions of a user on average
 _TASTE = 6.0  # how much more often a user turns to the genre of his taste
 _ZIPF_SHIFT, _ZIPF_EXPONENT = 10.0, 1.1
@@ -98,9 +99,8 @@ def make_ratings(n: int, seed: int) -> World:
 def _users(random: np.random.Generator, n_sessions: int) -> Int64s:
     """Each session's: a new one, or one of the recent ones again, so that the share of new users stays as it is."""
     new = random.uniform(size=n_sessions) < 1 / _RETURNING
-    new[0] = True
-    number = np.cumsum(new) - 1
-    back = np.minimum(random.geometric(1 / 200, n_sessions) - 1, number)
+    number = _REGULARS + np.cumsum(new) - 1
+    back = np.minimum(random.geometric(5 / _REGULARS, n_sessions) - 1, number)
     return np.where(new, number, number - back)
 
 
