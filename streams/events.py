@@ -17,28 +17,37 @@ __all__ = [
     "DAY_S",
     "DEADLETTER",
     "EARLIEST_TIMESTAMP",
+    "FEEDBACK",
     "HOUR_S",
+    "IMPRESSIONS",
     "METRICS",
+    "MODELS",
     "RATINGS",
     "RETRAIN",
     "TOPICS",
     "Alert",
     "Control",
     "DeadLetter",
+    "Feedback",
     "Metric",
+    "ModelEvent",
     "Rating",
     "RatingsRecord",
+    "Slate",
     "Tick",
 ]
 
 RATINGS = "ratings"
+IMPRESSIONS = "impressions"
+FEEDBACK = "feedback"
 METRICS = "metrics"
 ALERTS = "alerts"
 CONTROL = "control"
 DEADLETTER = "deadletter"
 RETRAIN = "retrain"
 """Its record: ``streams.retrain``."""
-TOPICS = (RATINGS, METRICS, ALERTS, RETRAIN, CONTROL, DEADLETTER)
+MODELS = "models"
+TOPICS = (RATINGS, IMPRESSIONS, FEEDBACK, METRICS, ALERTS, RETRAIN, MODELS, CONTROL, DEADLETTER)
 
 HOUR_S = 3_600
 DAY_S = 86_400
@@ -93,6 +102,65 @@ class RatingsRecord(msgspec.Struct, gc=False):
     event_time: int = -1
     heartbeat: bool = False
     end_of_run: bool = False
+
+
+class Slate(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, tag_field="type", tag="slate"):
+    """A list of movies as shown to a user, best first, made from what the user had rated before ``timestamp``.
+
+    slate_id, session_id: the same each time this run is computed. variant: of the experiment the user is in.
+    timestamp: event time of the rating that triggered it, seconds since the epoch. ``impressions`` holds these and,
+    after everything that came before it, each boundary :class:`Tick` of the same partition of ``ratings``.
+    """
+
+    slate_id: str
+    session_id: str
+    user_id: int
+    variant: str
+    model_version: str
+    movie_ids: list[int]
+    timestamp: int
+    source: str | None = None
+    event_id: int | None = None
+
+
+class Feedback(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, tag_field="type", tag="feedback"):
+    """What came of a slate, told once, when its session closes.
+
+    clicked: those of the shown movies that the user rated afterwards in the session, in that order. n_ratings,
+    session_seconds: of the whole session, from its first rating to its last. timestamp: event time at which the session
+    was over, its last rating plus the gap. ``feedback`` holds these and boundary ticks, as ``impressions`` does.
+    """
+
+    slate_id: str
+    session_id: str
+    user_id: int
+    variant: str
+    model_version: str
+    n_shown: int
+    clicked: list[int]
+    n_ratings: int
+    session_seconds: int
+    timestamp: int
+    source: str | None = None
+    event_id: int | None = None
+
+
+class ModelEvent(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Something happened to a trained version.
+
+    model: its kind. request: id of the retrain event that this answers, None where nobody asked. event_time: from which
+    on it holds (a promotion: serves from then on), seconds since the epoch. metrics: what decided, as JSON values.
+    """
+
+    kind: Literal["trained", "promoted", "rejected", "rolled_back", "failed"]
+    model: str
+    version: str | None
+    event_time: int
+    reason: str
+    metrics: dict[str, Any] = {}
+    request: str | None = None
+    source: str | None = None
+    event_id: int | None = None
 
 
 class Metric(msgspec.Struct, frozen=True, omit_defaults=True):
