@@ -19,12 +19,15 @@ from agents.day_sums import BINS, DayBook, PopularityProfile, Seen, add_up
 from agents.detectors import Detector
 from agents.measures import OF_MODEL, OF_TRAINING, SAMPLE, Baseline, Measure, measure, value_of
 from agents.monitor_columns import Columns, FeedbackColumns, RatingColumns, SlateColumns, pack, unpack
-from agents.monitor_state import MonitorState, WaitingState, decode_state, encode_state
+from agents.monitor_state import NEXT, MonitorState, WaitingState, decode_state, encode_state
 from agents.retrain_decision import Decision, DetectorReading, Metrics, breaches, evidence_of, should_retrain
 from agents.signals import signals_of
 from agents.slate_outcomes import OpenSlates
+from agents.taste_book import TasteBook
 from agents.thresholds import Thresholds
+from featurestore.catalogue import EMPTY_CATALOGUE, Catalogue
 from models.slates import SLATE_SIZE
+from streams.errors import StateOutdated
 from streams.events import DAY_S, Alert
 from streams.records import Int64s
 
@@ -53,15 +56,19 @@ class ClosedDay:
 
 
 class Monitor:
-    """Of one run and its champion. live_from: event time, seconds since the epoch, at which the live part begins."""
+    """Of one run and its champion. live_from: event time, seconds since the epoch, at which the live part begins.
 
-    def __init__(self, thresholds: Thresholds, live_from: int) -> None:
+    catalogue: the movies' genres; without them no taste is known, nor whether it turns.
+    """
+
+    def __init__(self, thresholds: Thresholds, live_from: int, catalogue: Catalogue = EMPTY_CATALOGUE) -> None:
         self.thresholds = thresholds
         self.live_day = live_from // DAY_S
         self.closed_day: int | None = None
         self.asked_day: int | None = None
         self._waiting: dict[str, list[Columns]] = {kind: [empty] for kind, empty in _EMPTY.items()}
         self._seen = Seen()
+        self._taste = TasteBook(catalogue)
         self._stars = np.zeros(BINS, np.int64)
         self._slates = OpenSlates()
         self._book = DayBook()
@@ -150,6 +157,7 @@ class Monitor:
             stars=pack(self._stars),
             profile=None if profile is None else (pack(profile.movie_id), pack(profile.decile), pack(profile.counts)),
             training_stars=None if stars is None else pack(stars),
+            taste=self._taste.state(),
             slates=self._slates.state(),
             book=self._book.state(),
             baselines=self._baselines,
@@ -162,10 +170,14 @@ class Monitor:
         return encode_state(state, self.thresholds)
 
     @classmethod
-    def from_json(cls, data: bytes, thresholds: Thresholds) -> Monitor:
-        """Raises StateOutdated where it is of another River or of other thresholds, or damaged."""
+    def from_json(cls, data: bytes, thresholds: Thresholds, catalogue: Catalogue = EMPTY_CATALOGUE) -> Monitor:
+        """Raises StateOutdated where it is of another River, other thresholds or other genres, or damaged."""
         state = decode_state(data, thresholds)
-        monitor = cls(thresholds, state.live_day * DAY_S)
+        monitor = cls(thresholds, state.live_day * DAY_S, catalogue)
+        try:
+            monitor._taste = TasteBook.of(state.taste, catalogue)
+        except ValueError as error:
+            raise StateOutdated(f"monitor state: {error}; {NEXT}") from error
         monitor._model_day, monitor.closed_day, monitor.asked_day = state.model_day, state.closed_day, state.asked_day
         for kind, held in state.waiting.items():
             arrays = {name: unpack(array) for name, array in held.arrays.items()}
@@ -201,7 +213,8 @@ class Monitor:
         self._stars += np.bincount(ratings.half_stars, minlength=BINS + 1)[1:]
         silent = 0 if self._book.last_day is None else day - self._book.last_day - 1
         self._book.add(day, sums, keep_from=day - 2 * self.thresholds.longest_days)
-        units = signals_of(ratings, feedback, new_users=new_users, decile=decile, silent_days=silent)
+        fit = self._taste.add(ratings)
+        units = signals_of(ratings, feedback, new_users=new_users, decile=decile, fit=fit, silent_days=silent)
         drifting = [
             name
             for name, rule in self.thresholds.detectors.items()

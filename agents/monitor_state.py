@@ -17,12 +17,13 @@ from agents.detectors import DetectorState, river_version
 from agents.measures import Baseline
 from agents.monitor_columns import PackedArray
 from agents.slate_outcomes import OpenSlatesState
+from agents.taste_book import TasteBookState
 from agents.thresholds import Thresholds
 from streams.errors import StateOutdated
 
-__all__ = ["MonitorState", "WaitingState", "decode_state", "encode_state"]
+__all__ = ["NEXT", "MonitorState", "WaitingState", "decode_state", "encode_state"]
 
-_VERSION = 1  # raise it when what a state holds changes
+_VERSION = 2  # raise it when what a state holds changes
 
 
 class WaitingState(msgspec.Struct, frozen=True):
@@ -45,6 +46,7 @@ class MonitorState(msgspec.Struct, frozen=True, kw_only=True):
     stars: PackedArray
     profile: tuple[PackedArray, PackedArray, PackedArray] | None
     training_stars: PackedArray | None
+    taste: TasteBookState
     slates: OpenSlatesState
     book: DayBookState
     baselines: dict[str, Baseline]
@@ -86,10 +88,11 @@ def decode_state(data: bytes, thresholds: Thresholds) -> MonitorState:
         wanted = _Envelope.around(body, thresholds)
         for name in ("version", "river", "thresholds", "crc32"):
             if (has := getattr(found, name)) != (wants := getattr(wanted, name)):
-                raise StateOutdated(f"monitor state: expected {name} {wants}, found {has}; {_NEXT}")
+                raise StateOutdated(f"monitor state: expected {name} {wants}, found {has}; {NEXT}")
         return msgspec.json.decode(body, type=MonitorState)
     except msgspec.DecodeError as error:
-        raise StateOutdated(f"monitor state: expected JSON of its schema, found {error}; {_NEXT}") from error
+        raise StateOutdated(f"monitor state: expected JSON of its schema, found {error}; {NEXT}") from error
 
 
-_NEXT = "delete it, and the monitor reads the log from its start"
+NEXT = "delete it, and the monitor reads the log from its start"
+"""What to do about a state that is refused."""

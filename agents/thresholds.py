@@ -48,7 +48,7 @@ MEASURES = (
 )
 """What rules are about."""
 
-SIGNALS = ("rating", "abs_error", "popularity", "new_user", "volume", "ctr", "session_length")
+SIGNALS = ("rating", "taste", "abs_error", "popularity", "new_user", "volume", "ctr", "session_length")
 """What detectors are fed with: :mod:`agents.detectors`."""
 
 

@@ -17,6 +17,7 @@ import numpy as np
 
 from agents.monitor import Monitor
 from agents.thresholds import Thresholds, default_thresholds
+from featurestore.catalogue import Catalogue
 from streamlens.bench.drift_world import EVENTS_PER_DAY, START, Champion, World, columns_of, make_ratings
 from streams.dataset import Ratings
 from streams.drift import DriftedDataset, DriftSpec
@@ -87,11 +88,12 @@ class _Run:
         self._live = START + _TRAINING_DAYS * DAY_S
         self._begins = self._live + _CLEAN_DAYS * DAY_S
         self._champion = Champion.fit(world.ratings.slice(0, world.position_of(self._live)), world.genre)
+        self._catalogue = Catalogue(world.movies().values())
         self._state = b""
 
     def clean(self, n_days: int) -> tuple[int, int]:
         """Alarms and ratings of ``n_days`` live days without drift."""
-        monitor, end = Monitor(self._thresholds, self._live), self._live + n_days * DAY_S
+        monitor, end = Monitor(self._thresholds, self._live, self._catalogue), self._live + n_days * DAY_S
         alarms = 0
         for since, until in ((START, self._begins), (self._begins, end)):
             self._feed(monitor, self._world.ratings, since, until)
@@ -105,7 +107,7 @@ class _Run:
         short = self._world.until(self._begins + _DRIFT_DAYS * DAY_S)
         drift = DriftedDataset(short, [DriftSpec(kind, 1, strength)], start=self._begins, seed=self._seed)
         ratings = _all(drift.chunks())
-        monitor = Monitor.from_json(self._state, self._thresholds)
+        monitor = Monitor.from_json(self._state, self._thresholds, self._catalogue)
         self._feed(monitor, ratings, self._begins, self._begins + _DRIFT_DAYS * DAY_S)
         first = int(np.searchsorted(ratings.timestamp, self._begins))
         for number in range(_DRIFT_DAYS):
