@@ -128,7 +128,8 @@ class Feedback(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, tag_fi
 
     clicked: those of the shown movies that the user rated afterwards in the session, in that order. n_ratings,
     session_seconds: of the whole session, from its first rating to its last. timestamp: event time at which the session
-    was over, its last rating plus the gap. ``feedback`` holds these and boundary ticks, as ``impressions`` does.
+    was over, its last rating plus the gap. simulated: the clicks are those of made-up users. ``feedback`` holds these
+    and boundary ticks, as ``impressions`` does.
     """
 
     slate_id: str
@@ -143,6 +144,7 @@ class Feedback(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, tag_fi
     timestamp: int
     source: str | None = None
     event_id: int | None = None
+    simulated: bool = False
 
 
 class ModelEvent(msgspec.Struct, frozen=True, omit_defaults=True):
