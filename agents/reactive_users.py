@@ -4,8 +4,9 @@ A replay's users cannot react: what they rated they had rated before any slate w
 up, and whatever is told of them says so (``Feedback.simulated``).
 
 A user who sees a slate would rate ``picks`` more movies of all there are, each by the world's known taste at that time,
-and clicks those among them that are shown. (ASSUMPTION: as many as a replay's users rate from one slate to the next.) So the chance of a click is ``1 - (1 - a) ** picks``, with ``a`` the chance
-that the user's next rating is of the movie (:meth:`streams.synthetic.Oracle.affinity`).
+and clicks those among them that are shown. (ASSUMPTION: as many as a replay's users rate from one slate to the next.)
+So the chance of a click is ``1 - (1 - a) ** picks``, with ``a`` the chance that the user's next rating is of the movie
+(:meth:`streams.synthetic.Oracle.affinity`).
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import msgspec
 import numpy as np
 
 from models.metrics import Floats
