@@ -18,12 +18,11 @@ from scipy import linalg, sparse
 
 from models.history_weights import recency_weights
 from models.interactions import Float32s, Histories
+from models.ranking import UNRATED
 from models.recommender import OnEpoch, Recommender, TrainingData
+from streams.errors import ModelError
 
 __all__ = ["Ease"]
-
-_UNRATED = -1e6
-"""The score of a movie that nobody rated: below those of all others, above nothing at all."""
 
 
 class Ease(Recommender):
@@ -61,10 +60,13 @@ class Ease(Recommender):
         self._rated = np.unique(data.column)  # a movie that nobody rated has no weights
         ones, column = np.ones(len(data.row)), np.searchsorted(self._rated, data.column)
         x = sparse.csr_matrix((ones, (data.row, column)), (data.n_users, len(self._rated)))
-        if data.n_users < len(self._rated) and not self.top_weights:
-            self._weights = _factors(x, self.l2)
-            return
-        weights = _weights(x, self.l2)
+        try:
+            if data.n_users < len(self._rated) and not self.top_weights:
+                self._weights = _factors(x, self.l2)
+                return
+            weights = _weights(x, self.l2)
+        except linalg.LinAlgError as error:
+            raise ModelError(f"{self.name}: the weights are not determined ({error}); raise l2") from error
         self._weights = _largest(weights, self.top_weights) if self.top_weights else weights
 
     def _score(self, histories: Histories) -> Float32s:
@@ -81,7 +83,7 @@ class Ease(Recommender):
             product = _sums_of_rows(x, self._weights)
         if len(self._rated) == len(self.movie_ids):
             return product
-        scores = np.full((len(histories), len(self.movie_ids)), _UNRATED, np.float32)
+        scores = np.full((len(histories), len(self.movie_ids)), UNRATED, np.float32)
         scores[:, self._rated] = product
         return scores
 
@@ -131,7 +133,9 @@ def _factors(x: sparse.csr_matrix, l2: float) -> _Factors:
 def _weights(x: sparse.csr_matrix, l2: float) -> Float32s:
     gram = np.asfortranarray((x.T @ x).toarray())
     gram[np.diag_indices_from(gram)] += l2
-    factor, _ = linalg.lapack.dpotrf(gram, lower=1, overwrite_a=1)
+    factor, failed = linalg.lapack.dpotrf(gram, lower=1, overwrite_a=1)
+    if failed:
+        raise linalg.LinAlgError(f"minor {failed} is not positive definite")
     inverse, _ = linalg.lapack.dpotri(factor, lower=1, overwrite_c=1)
     lower = np.tril(inverse, -1)
     weights: Float32s = (-(lower + lower.T) / np.diag(inverse)).astype(np.float32)

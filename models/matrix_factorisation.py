@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from models.interactions import Float32s, Histories
+from models.ranking import UNRATED
 from models.ranking_factors import RankingTrainer, ranking_users, turned_to_axes
 from models.rating_factors import RatingFactors, RatingTrainer, rating_users
 from models.recommender import Epoch, OnEpoch, RatingPredictor, TrainingData
@@ -22,8 +23,6 @@ from streams.records import Int64s
 
 __all__ = ["MatrixFactorization"]
 
-_UNRATED = -1e6
-"""The score of a movie that nobody rated: below those of all others, above nothing at all."""
 _RATING_SWEEPS = 2
 """Sweeps of the factors that predict stars beside each sweep of those that rank: they take a sixth of its time."""
 
@@ -102,7 +101,7 @@ class MatrixFactorization(RatingPredictor):
 
     def _score(self, histories: Histories) -> Float32s:
         scores: Float32s = self._users(histories) @ self._movies.T
-        scores[:, self._unrated] = _UNRATED
+        scores[:, self._unrated] = UNRATED
         return scores
 
     def _vectors(self, histories: Histories) -> tuple[Float32s, Int64s, Float32s]:

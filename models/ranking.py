@@ -9,11 +9,13 @@ import numpy as np
 from models.interactions import Bools, Float32s
 from streams.records import Int64s
 
-__all__ = ["NO_MOVIE", "Recommendations", "top_k"]
+__all__ = ["NO_MOVIE", "UNRATED", "Recommendations", "top_k"]
 
 NO_MOVIE = -1
 """Stands where fewer than k movies are left."""
-
+UNRATED = -1e6
+"""The score of a movie that nobody rated, from a model that knows movies by ratings only: below those of all others,
+above nothing at all."""
 
 _BLOCK = 64
 """Scores per block of which only the highest is looked at first."""

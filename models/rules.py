@@ -1,8 +1,8 @@
 """Business rules: what a list shall look like beside being likely, as pure functions over candidates.
 
 Candidates are the model's best movies, their scores brought to 0 (the last) to 1 (the best), so that a weight means the
-same for every model. Rules apply in the order of :meth:`Rules.steps`: recency and genres change how relevant each
-candidate is, diversity then picks the list.
+same for every model; a movie of which it knows nothing is 0, and no measure of the others. Rules apply in the order of
+:meth:`Rules.steps`: recency and genres change how relevant each candidate is, diversity then picks the list.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import numpy as np
 
 from models.history_weights import recency_weights
 from models.interactions import Float32s, Histories
+from models.ranking import UNRATED
 from models.side_features import SideFeatures
 from streams.records import Int64s
 
@@ -65,19 +66,25 @@ def candidates_of(movie_id: Int64s, score: Float32s, features: SideFeatures) -> 
     >>> candidates_of(np.array([7, 9, 8]), np.array([3, 2, 1], np.float32), SideFeatures.none()).relevance.tolist()
     [1.0, 0.5, 0.0]
     """
-    span = score.max(initial=-np.inf) - score.min(initial=np.inf)
-    relevance = (score - score.min()) / span if len(score) and span > 0 else np.ones(len(score), np.float32)
+    known = score > UNRATED
+    lowest = score.min(initial=np.inf, where=known)
+    span = score.max(initial=-np.inf, where=known) - lowest
+    relevance = np.where(known, (score - lowest) / span if span > 0 else 1.0, 0.0).astype(np.float32)
     return Candidates(movie_id, score, relevance, _unit_genres(features, movie_id), features.genre_names)
 
 
 def favour_genres(candidates: Candidates, weights: tuple[tuple[str, float], ...]) -> Candidates:
-    """Multiply the relevance by the weight of each genre that a movie has: 2 favours it, 0.5 disfavours, 0 buries."""
+    """Multiply the relevance by the weight of each genre that a movie has: 2 favours it, 0.5 disfavours.
+
+    0 buries: below whatever is not buried, were it of no relevance.
+    """
     factor = np.ones(len(candidates), np.float32)
     for name, weight in weights:
         if name in candidates.genre_names:
             has = candidates.genres[:, candidates.genre_names.index(name)] > 0
             factor[has] *= np.float32(weight)
-    return replace(candidates, relevance=candidates.relevance * factor)
+    relevance = np.where(factor > 0, candidates.relevance * factor, np.float32(-1.0))
+    return replace(candidates, relevance=relevance)
 
 
 def favour_recent_taste(

@@ -9,6 +9,7 @@ import pytest
 
 from models.ease import Ease
 from models.interactions import Histories, Interactions
+from streams.errors import ModelError
 
 
 def ratings(n_users: int, n_movies: int) -> Interactions:
@@ -42,6 +43,14 @@ def test_the_weights_left_out_are_the_smallest() -> None:
         largest = np.argsort(-np.abs(all_weights[:, column]))[:5]
         np.testing.assert_allclose(kept[largest, column], all_weights[largest, column], atol=1e-5)
         assert (np.delete(kept[:, column], largest) == 0).all()
+
+
+@pytest.mark.parametrize(("n_users", "top_weights"), [(2, 0), (2, 1), (5, 0)])
+def test_a_ridge_too_small_to_determine_the_weights_is_refused(n_users: int, top_weights: int) -> None:
+    """All rate the same three movies, so that these cannot be told apart."""
+    alike = Interactions(np.repeat(np.arange(n_users), 3), [1, 2, 3] * n_users, [4.0] * 3 * n_users)
+    with pytest.raises(ModelError, match="raise l2"):
+        Ease(l2=1e-300, top_weights=top_weights).fit(alike)
 
 
 def test_the_latest_ratings_count_most_where_that_is_asked_for() -> None:

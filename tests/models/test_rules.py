@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from models.interactions import Histories
+from models.ranking import UNRATED
 from models.rules import Candidates, Rules, candidates_of, favour_genres, favour_recent_taste, most_relevant, spread_out
 from models.side_features import SideFeatures
 
@@ -28,10 +29,17 @@ def test_relevance_is_one_for_the_best_and_zero_for_the_last() -> None:
     assert len(candidates_of(ORDER[:0], np.zeros(0, np.float32), FEATURES)) == 0
 
 
+def test_a_movie_of_which_nothing_is_known_does_not_make_the_others_alike() -> None:
+    score = np.array([9, 8, 6, UNRATED], np.float32)
+    found = candidates_of(ORDER, score, FEATURES)
+    np.testing.assert_allclose(found.relevance, [1.0, 2 / 3, 0.0, 0.0], rtol=1e-6)
+    assert candidates_of(ORDER, np.full(4, UNRATED, np.float32), FEATURES).relevance.tolist() == [0.0] * 4
+
+
 def test_a_genre_is_favoured_and_another_buried() -> None:
     favoured = favour_genres(candidates(), (("War", 5.0), ("Comedy", 0.0), ("Unheard of", 9.0)))
-    assert favoured.relevance.tolist() == [0.0, 0.0, 1.25, 0.0]
-    assert most_relevant(favoured, 3).movie_id.tolist() == [3, 1, 2]
+    assert favoured.relevance.tolist() == [-1.0, -1.0, 1.25, 0.0]
+    assert most_relevant(favoured, 4).movie_id.tolist() == [3, 4, 1, 2]
     assert most_relevant(favoured, 1).score.tolist() == [6.0]
 
 
