@@ -70,6 +70,8 @@ class Experiment:
         if self.search is not None and not (self.search.trials or self.search.seconds):
             raise ConfigError("search: expected a number of trials or seconds above 0, found neither")
         for name, chosen in self.hyperparameters.items():
+            if name not in (*self.models, *YARDSTICKS):
+                raise ConfigError(f"hyperparameters: expected those of models that are compared, found {name}'s")
             make_model(name, **chosen)
 
     @property

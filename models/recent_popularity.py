@@ -20,6 +20,8 @@ class DecayedPopularity(Recommender):
     name: ClassVar[str] = "decayed-popularity"
 
     def __init__(self, *, half_life_days: float = HALF_LIFE_DAYS, seed: int = 0) -> None:
+        if half_life_days <= 0:
+            raise ValueError(f"half_life_days: expected more than 0, found {half_life_days}")
         self.half_life_days = half_life_days
         self.seed = seed
 

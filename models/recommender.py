@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from models.cold_start import ColdStart
 from models.interactions import Bools, Float32s, Histories, Interactions
-from models.model_files import read_model, write_model
+from models.model_files import StoredModel, read_model, write_model
 from models.ranking import NO_MOVIE, Recommendations, top_k
 from models.side_features import SideFeatures
 from streams.errors import ModelError
@@ -129,10 +129,6 @@ class Recommender(ABC):
     def _restore(self, arrays: dict[str, npt.NDArray[Any]]) -> None:
         """The inverse of ``_arrays``."""
 
-    def _score_users(self, rows: Int64s) -> Float32s | None:
-        """Scores for users of training, by row, where something was learnt of each; else their histories serve."""
-        return None
-
     def _vectors(self, histories: Histories) -> tuple[Float32s, Int64s, Float32s] | None:
         """Vectors (n, d) of histories as ``_score`` takes them; columns (m,), rising; vectors (m, d) of these."""
         return None
@@ -213,14 +209,9 @@ class Recommender(ABC):
         seen = self._seen.take(rows)
         parts = []
         for first, last in self._chunks(len(wanted)):
-            known = rows[first:last] >= 0
-            own = self._score_users(rows[first:last][known])
-            if own is None:
-                scores = self._scores(seen.slice(first, last), self._groups_of(wanted[first:last]))
-            else:
-                scores = self._cold.of_groups(self._groups_of(wanted[first:last]))
-                scores[known] = self._spread(own)
-            parts.append(self._ranked(scores, seen.slice(first, last), k, exclude_seen))
+            part = seen.slice(first, last)
+            scores = self._scores(part, self._groups_of(wanted[first:last]))
+            parts.append(self._ranked(scores, part, k, exclude_seen))
         return self._joined(parts, rows < 0, k)
 
     def recommend_for_history(
@@ -279,10 +270,19 @@ class Recommender(ABC):
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """The model that was saved to ``folder``. Raises ModelError for another model, or a damaged file."""
+        """The model that was saved to ``folder``. Raises ModelError for another model, or a damaged file, or where this
+        code has other hyperparameters or arrays than the code that saved it.
+        """
         stored = read_model(folder)
         if stored.name != cls.name:
             raise ModelError(f"{folder}: expected a model of the kind {cls.name}, found {stored.name}")
+        try:
+            return cls._of_stored(stored)
+        except (KeyError, TypeError, ValueError) as error:
+            raise ModelError(f"{folder}: saved by other code than this ({error!r}); train it again") from error
+
+    @classmethod
+    def _of_stored(cls, stored: StoredModel) -> Self:
         model = cls(**stored.hyperparameters)
         arrays = stored.arrays
         model.movie_ids, model.user_ids = arrays["movie_ids"], arrays["user_ids"]

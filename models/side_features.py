@@ -19,7 +19,8 @@ class SideFeatures:
     """Movies by rising id, and users' demographic groups.
 
     movie_id: int64 (m,), rising. genres: float32 (m, len(genre_names)), 1 where the movie has the genre. year: int64
-    (m,), 0 where unknown. user_groups: by user id, for users whose group is known.
+    (m,), 0 where unknown. user_groups: by user id, for users whose group is known. Raises ValueError for movies that do
+    not rise, columns of other shapes, and genres that are not finite.
     """
 
     movie_id: Int64s
@@ -27,6 +28,16 @@ class SideFeatures:
     year: Int64s
     genre_names: tuple[str, ...] = ()
     user_groups: Mapping[int, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        wanted = (len(self.movie_id), len(self.genre_names)), (len(self.movie_id),)
+        found = self.genres.shape, self.year.shape
+        if found != wanted:
+            raise ValueError(f"features: expected genres and years of the shapes {wanted}, found {found}")
+        if (np.diff(self.movie_id) <= 0).any():
+            raise ValueError("features: expected rising movie ids, each once; sort them, and genres and years likewise")
+        if not np.isfinite(self.genres).all():
+            raise ValueError("features: expected finite genres, found NaN or infinity")
 
     @classmethod
     def of_catalogue(cls, catalogue: Catalogue, user_groups: Mapping[int, str] | None = None) -> SideFeatures:

@@ -10,7 +10,7 @@ import pytest
 
 from models.interactions import Histories, Interactions
 from models.kinds import MODELS, load_model, make_model
-from models.model_files import ABOUT, ARRAYS
+from models.model_files import ABOUT, ARRAYS, read_model, write_model
 from models.ranking import NO_MOVIE
 from models.recommender import RatingPredictor, Recommender
 from models.side_features import SideFeatures
@@ -156,7 +156,14 @@ def test_a_saved_model_answers_as_before(name: str, model: Recommender, tmp_path
 
 
 @pytest.mark.parametrize("file", [ARRAYS, ABOUT])
-@pytest.mark.parametrize("damage", [lambda raw: raw[: len(raw) // 2], lambda raw: raw.replace(b"1", b"2", 1)])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda raw: raw[: len(raw) // 2],
+        lambda raw: raw.replace(b"1", b"2", 1),
+        lambda raw: raw[:-9] + bytes([raw[-9] ^ 1]) + raw[-8:],  # within the numbers
+    ],
+)
 def test_a_damaged_file_is_refused(model: Recommender, tmp_path: Path, file: str, damage: object) -> None:
     model.save(tmp_path / "v1")
     path = tmp_path / "v1" / file
@@ -165,6 +172,54 @@ def test_a_damaged_file_is_refused(model: Recommender, tmp_path: Path, file: str
     assert path.read_bytes() != raw
     with pytest.raises(ModelError, match="damaged"):
         load_model(tmp_path / "v1")
+
+
+def test_a_model_of_other_code_is_refused(model: Recommender, tmp_path: Path) -> None:
+    model.save(tmp_path / "v1")
+    stored = read_model(tmp_path / "v1")
+    others = {
+        "a": (stored.hyperparameters | {"unheard_of": 1}, stored.arrays),
+        "b": (stored.hyperparameters, {name: v for name, v in stored.arrays.items() if name != "columns"}),
+    }
+    for name, (hyperparameters, arrays) in others.items():
+        write_model(tmp_path / name, stored.name, hyperparameters, arrays, stored.about)
+        with pytest.raises(ModelError, match="saved by other code"):
+            load_model(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("kind", "wrong", "said"),
+    [
+        ("vae", {"epochs": 2.5}, "vae: epochs: expected a value such as 5, found 2.5"),
+        ("vae", {"width": "wide"}, "width: expected a value such as 128, found 'wide'"),
+        ("vae", {"device": 1}, "device: expected a value such as 'auto'"),
+        ("mf", {"epochs": True}, "epochs: expected a value such as 12, found True"),
+        ("ease", {"top_weights": -5}, "top_weights: expected 0 or more, found -5"),
+        ("ease", {"recency_half_life": -1.0}, "recency_half_life: expected 0 or more"),
+        ("ease", {"seed": "x"}, "seed: expected a value such as 0"),
+        ("ease", {"width": 1}, "expected hyperparameters among l2, .*, found 'width'"),
+        ("decayed-popularity", {"half_life_days": 0}, "half_life_days: expected more than 0"),
+    ],
+)
+def test_hyperparameters_that_cannot_be_are_refused_before_training(
+    kind: str, wrong: dict[str, object], said: str
+) -> None:
+    with pytest.raises(ModelError, match=said):
+        make_model(kind, **wrong)
+
+
+@pytest.mark.parametrize(
+    ("movies", "genres", "said"),
+    [
+        ([20, 10], np.zeros((2, 1)), "rising"),
+        ([10, 10], np.zeros((2, 1)), "rising"),
+        ([10, 20], np.zeros((3, 1)), "expected genres"),
+        ([10, 20], np.full((2, 1), np.nan), "finite"),
+    ],
+)
+def test_features_in_disorder_are_refused(movies: list[int], genres: np.ndarray, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        SideFeatures(np.array(movies), genres.astype(np.float32), np.zeros(2, np.int64), ("Even",))
 
 
 def test_a_version_is_never_overwritten(model: Recommender, tmp_path: Path) -> None:

@@ -83,6 +83,8 @@ def test_what_a_search_finds_is_what_is_judged() -> None:
     experiment = Experiment(("ease",), data=WORLD, search=Budget(trials=4))
     outcomes = run(experiment, on_progress=told.append, on_trials=tried.__setitem__)
     best = max(tried["ease"], key=lambda trial: trial.value)
+    (held_out,) = Judge("random", load_rated_data(WORLD), validation=True).judge(lambda: make_model("ease"))
+    assert tried["ease"][0].value == pytest.approx(held_out.measures["ndcg@10"].value), "searched on what is tested"
     assert outcomes["ease", 0].hyperparameters["l2"] == best.hyperparameters["l2"]
     assert [progress.done for progress in told if progress.phase == "search"] == [1, 2, 3, 4]
 
@@ -139,6 +141,7 @@ def test_learning_curves_are_drawn_where_there_are_any(tmp_path: Path) -> None:
         ({"seeds": (-1,)}, "from 0 on"),
         ({"k": 0}, "1 or more"),
         ({"search": Budget()}, "found neither"),
+        ({"hyperparameters": {"vae": {"width": 8}}}, "models that are compared, found vae's"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(asked: dict[str, Any], said: str) -> None:

@@ -53,10 +53,10 @@ def test_programs_get_every_measure(capsys: Capture) -> None:
 
 
 def test_a_failed_model_is_told_and_the_exit_code_says_so(capsys: Capture) -> None:
-    assert experiment("--models", "decayed-popularity", "--set", "decayed-popularity.half_life_days=-1") == 1
+    assert experiment("--models", "ease", "--set", "ease.l2=1e-300", "--set", "ease.top_weights=5") == 1
     out = capsys.readouterr().out
-    assert "decayed-popularity (seed 0) failed: ValueError: half_life_days: expected more than 0, found -1" in out
-    assert "\nease " in out
+    assert "ease (seed 0) failed: ease: the weights are not determined" in out
+    assert "\npopularity " in out
 
 
 @pytest.mark.parametrize(
@@ -65,6 +65,7 @@ def test_a_failed_model_is_told_and_the_exit_code_says_so(capsys: Capture) -> No
         (["--models", "nope"], "found 'nope'"),
         (["--models", "ease", "--set", "l2=5"], "MODEL.NAME=VALUE"),
         (["--models", "ease", "--set", "ease.nope=5"], "nope"),
+        (["--models", "ease", "--set", "vae.width=5"], "models that are compared, found vae's"),
         (["--models", "ease", "--seeds", "a"], "numbers such as"),
         (["--models", "ease", "--json", "--csv"], "one of them"),
         (["--models", "ease", "--data", "nowhere"], "MovieLens folder"),
