@@ -70,7 +70,7 @@ def run_jobs(
             for one in [one for one in running if one.inbox in ready]:
                 try:
                     done, value = one.inbox.recv()
-                except EOFError:
+                except (EOFError, OSError):  # OSError: killed in the middle of a message
                     one.process.join()
                     done, value = True, Died(_ending(one.process.exitcode))
                 if not done:

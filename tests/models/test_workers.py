@@ -18,6 +18,10 @@ def double(job: int, tell: Tell) -> int:
 def one_ends_badly(job: str, tell: Tell) -> str:
     if job == "killed":
         os.kill(os.getpid(), signal.SIGKILL)
+    if job == "killed while it speaks":
+        (outbox,) = (cell.cell_contents for cell in tell.__closure__ or ())
+        os.write(outbox.fileno(), (100).to_bytes(4, "big") + b"and then")
+        os.kill(os.getpid(), signal.SIGKILL)
     if job == "leaves":
         os._exit(7)
     return job
@@ -42,9 +46,10 @@ def test_each_job_has_its_result_and_its_words() -> None:
 
 
 def test_a_process_that_dies_takes_no_other_along() -> None:
-    results = dict(run_jobs(one_ends_badly, ["killed", "well", "leaves"], at_once=3, threads=1))
+    jobs = ["killed", "well", "leaves", "killed while it speaks"]
+    results = dict(run_jobs(one_ends_badly, jobs, at_once=4, threads=1))
     assert results[1] == "well"
-    assert results[0] == Died("its process was ended by SIGKILL; out of memory?")
+    assert results[0] == results[3] == Died("its process was ended by SIGKILL; out of memory?")
     assert results[2] == Died("its process ended with exit code 7")
 
 
