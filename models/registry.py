@@ -103,10 +103,12 @@ class Registry:
         """Every decision, the oldest first."""
         path = self.folder / _DECISIONS
         try:
-            return list(msgspec.json.decode(path.read_bytes(), type=_Decisions).entries)
+            entries = list(msgspec.json.decode(path.read_bytes(), type=_Decisions).entries)
+            _champions(entries)
+            return entries
         except FileNotFoundError:
             return []
-        except (OSError, msgspec.DecodeError) as error:
+        except (OSError, ValueError, msgspec.DecodeError) as error:
             raise ModelError(f"{path}: expected the registry's decisions, found {error}; restore it") from error
 
     @contextmanager
@@ -191,7 +193,9 @@ class Registry:
         return Version(version_id, folder, manifest, _status(version_id, entries))
 
     def _decide(self, entries: Sequence[AuditEntry], action: Action, version_id: str, by: str, why: str) -> None:
-        """Within a turn."""
+        """Within a turn. Raises ModelError without a reason."""
+        if not why.strip():
+            raise ModelError(f"{version_id}: expected a reason for the audit trail, found none")
         champions = _champions(entries)
         at = datetime.now(UTC).isoformat(timespec="milliseconds")
         entry = AuditEntry(at, action, version_id, champions[-1] if champions else None, by, why)
@@ -227,6 +231,8 @@ def _champions(entries: Sequence[AuditEntry]) -> list[str]:
     champions: list[str] = []
     for entry in entries:
         if entry.action == "rolled back":
+            if champions[-2:-1] != [entry.version_id]:
+                raise ValueError(f"a way back to {entry.version_id}, which was not the champion before")
             champions.pop()
         else:
             champions = [version for version in champions if version != entry.version_id]

@@ -159,6 +159,31 @@ def test_a_name_that_leads_elsewhere_is_no_version(registry: Registry, version_i
         registry.get(version_id)
 
 
+def test_a_manifest_that_says_something_else_is_refused(registry: Registry) -> None:
+    version = add_version(registry)
+    path = version.folder / MANIFEST
+    path.write_text(path.read_text().replace('"n_ratings": 3', '"n_ratings": 4'))
+    with pytest.raises(ModelError, match="damaged, it was changed since training"):
+        registry.get(version.version_id)
+
+
+@pytest.mark.parametrize("why", ["", " "])
+def test_nothing_is_decided_without_a_reason(registry: Registry, why: str) -> None:
+    with pytest.raises(ModelError, match="expected a reason"):
+        registry.promote(add_version(registry), by="somebody", why=why)
+    assert registry.audit() == []
+
+
+def test_a_way_back_that_nobody_came_is_no_trail(registry: Registry) -> None:
+    first, second = add_version(registry), add_version(registry)
+    registry.promote(first, **WHO)
+    registry.promote(second, **WHO)
+    path = registry.folder / "registry.json"
+    path.write_text(path.read_text().replace('"promoted"', '"rolled back"', 1))
+    with pytest.raises(ModelError, match=r"registry.json: expected the registry's decisions, found a way back"):
+        registry.champion()
+
+
 def test_damaged_decisions_are_said_and_not_overwritten(registry: Registry) -> None:
     version = add_version(registry)
     path = registry.folder / "registry.json"
