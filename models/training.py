@@ -108,6 +108,11 @@ def fit_version(
     on_progress: OnProgress = lambda phase, epoch: None,
 ) -> tuple[Recommender, Manifest]:
     """A model of everything in the snapshot, and what is to be said of it; nothing is written."""
+    if snapshot.as_of > snapshot.manifest.clock:  # it would claim to know what is yet to come
+        raise ModelError(
+            f"train: expected a time up to the store's clock, {_moment(snapshot.manifest.clock)}, "
+            f"found {_moment(snapshot.as_of)}: choose an earlier --as-of, or let `streamlens worker` apply more"
+        )
     ratings = Interactions.of_table(snapshot.interactions(["user_id", "movie_id", "rating", "timestamp"]))
     if not len(ratings):
         raise ModelError(

@@ -23,7 +23,7 @@ from models.registry import Registry, Version
 from models.side_features import SideFeatures
 from models.training import YARDSTICKS, Recipe, train_version, validate
 from streams.dataset import Movie
-from streams.errors import ModelError, StoreMissing
+from streams.errors import ModelError, StoreMissing, StoreUnavailable
 from streams.events import DAY_S, Rating, Tick
 from tests.models.two_tastes import two_tastes
 
@@ -158,6 +158,18 @@ def test_embeddings_in_the_store_are_the_models(store: str, registry: Registry) 
     np.testing.assert_allclose(users.vectors[7] @ movies.vectors.T, model.score(own)[0], rtol=1e-4, atol=1e-4)
 
 
+def test_whoever_finds_a_version_finds_its_embeddings(
+    store: str, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise StoreUnavailable("disk full")
+
+    monkeypatch.setattr(EmbeddingStore, "write", full)
+    with pytest.raises(StoreUnavailable):
+        train_version(store, registry, VAE)
+    assert registry.versions() == []
+
+
 def test_too_few_ratings_to_hold_some_out_are_learnt_from(build_store: BuildStore, registry: Registry) -> None:
     url = build_store([Rating(1, 2, 4.0, START), Tick(T), Tick(T)], catalogue=CATALOGUE)
     version = train_version(url, registry, Recipe("popularity"))
@@ -168,6 +180,8 @@ def test_too_few_ratings_to_hold_some_out_are_learnt_from(build_store: BuildStor
 def test_what_cannot_be_trained_is_said(store: str, registry: Registry, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"expected ratings before 2001-09-09 00:00:00, found none.*clock is at 2001"):
         train_version(store, registry, Recipe("ease"), as_of=START)
+    with pytest.raises(ModelError, match="up to the store's clock, 2001"):
+        train_version(store, registry, Recipe("ease"), as_of=T + 1)
     with pytest.raises(ModelError, match="found 'nope'"):
         Recipe("nope")
     with pytest.raises(ModelError, match="dropout"):
