@@ -13,6 +13,7 @@ from models.registry import Registry, Version
 from models.rules import Rules
 from models.serving import Answer, Server
 from models.side_features import SideFeatures
+from models.splits import known_by
 from streamlens.target import Target
 from streams.errors import ConfigError, ModelMissing
 
@@ -32,10 +33,11 @@ def describe_recommendations(
     version = _version(Registry(target.models), version_id)
     with FeatureReader(target.store_url) as reader:
         history = Histories.of_stored(reader.history(user_id))
-        features = SideFeatures.of_catalogue(reader.catalogue)
+        features, trained = SideFeatures.of_catalogue(reader.catalogue), version.load()
         _refuse_unknown_genres(rules, features)
+        features = known_by(features, trained.movie_ids, reader.clock())  # a movie of years to come is not listed
         with Server(features) as server:
-            server.swap(version.version_id, version.load())
+            server.swap(version.version_id, trained)
             model = server.model()
             answer = server.recommend(history, k, rules=rules, group=model.group_of(user_id))
         reasons = explain(model, history, answer.movie_ids, features) if why and not answer.cold else []

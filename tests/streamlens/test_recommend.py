@@ -31,6 +31,7 @@ Capture = pytest.CaptureFixture[str]
 CLOCK = 1_000_000_000 - 1_000_000_000 % DAY_S
 MOVIES = [Movie(m, f"Movie {m} (199{m % 10})", 1990 + m % 10, ("Comedy" if m % 2 else "War",)) for m in range(12)]
 ADDED = Movie(99, "Added Later (2001)", 2001, ("War",))
+YET_TO_COME = Movie(98, "Yet To Come (2030)", 2030, ("War",))
 
 
 def rated() -> list[tuple[int, int]]:
@@ -45,7 +46,9 @@ def store_url(workplace: Path) -> str:
     records = [Rating(u, m, 4.0, CLOCK - 1_000 + i) for i, (u, m) in enumerate(rated())]
     lines = b"\n".join(map(msgspec.json.encode, [*records, Tick(CLOCK)]))
     n = len(records) + 1
-    with FeatureWriter(url, agent="features", topic="ratings", catalogue=Catalogue([*MOVIES, ADDED])) as writer:
+    with FeatureWriter(
+        url, agent="features", topic="ratings", catalogue=Catalogue([*MOVIES, ADDED, YET_TO_COME])
+    ) as writer:
         writer.assign(TopicInfo("ratings", 1, None, "log"), {TopicPartition("ratings", 0): OffsetRange(0, n)})
         batch = RecordBatch("ratings", 0, np.arange(n), np.full(n, 2 * 10**12), n, lines)
         writer.apply([decode_ratings(batch)])
@@ -106,7 +109,9 @@ def test_the_champion_lists_unseen_movies_of_the_users_taste(
     assert first["because_you_rated"][0]["change"] > 0
 
 
-def test_movies_that_came_after_training_are_ranked(store_url: str, champion: Version, capsys: Capture) -> None:
+def test_movies_that_came_after_training_are_ranked_and_those_of_years_to_come_are_not(
+    store_url: str, champion: Version, capsys: Capture
+) -> None:
     found = recommend(store_url, capsys, "7", "--k", "100")
     assert len(found["movies"]) == 11
     assert found["movies"][-1]["movie_id"] == 99
