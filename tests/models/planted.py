@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from models.interactions import Interactions
+from models.recommender import TrainingData
 from models.side_features import SideFeatures
 
 N_USERS, N_MOVIES = 200, 60
@@ -33,6 +34,19 @@ def new_movies() -> SideFeatures:
     """One of each taste, rated by nobody."""
     ids = np.array([NEW_EVEN, NEW_ODD])
     return SideFeatures(ids, _parity(ids), np.full(2, 1990), ("Even", "Odd"))
+
+
+def training_data(ratings: Interactions) -> TrainingData:
+    movie_ids, column = np.unique(ratings.movie_id, return_inverse=True)
+    return TrainingData(
+        np.unique(ratings.user_id),
+        movie_ids,
+        ratings.user_id,
+        column,
+        ratings.rating,
+        ratings.timestamp,
+        features().of_movies(movie_ids),
+    )
 
 
 def _parity(ids: np.ndarray) -> np.ndarray:

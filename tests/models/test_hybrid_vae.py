@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -10,7 +12,7 @@ from models.interactions import Histories
 from models.kinds import make_model
 from models.recommender import Epoch
 from streams.errors import ModelError
-from tests.models.planted import N_MOVIES, NEW_EVEN, NEW_ODD, features, new_movies, two_tastes
+from tests.models.planted import N_MOVIES, NEW_EVEN, NEW_ODD, features, new_movies, training_data, two_tastes
 
 torch = pytest.importorskip("torch", reason="training needs torch: pip install streamlens[train]")
 
@@ -75,6 +77,37 @@ def test_encoding_in_numpy_is_the_forward_pass_of_torch() -> None:
         logits = network.scores(mean)
     np.testing.assert_allclose(model.user_vectors(history), mean.numpy(), rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(model._score(history), logits.numpy(), rtol=1e-5, atol=1e-5)
+
+
+def test_what_is_to_be_predicted_is_not_given() -> None:
+    from models.vae_training import VaeTrainer
+
+    data = training_data(two_tastes())
+    rows = np.arange(50)
+    given, wanted = (t.numpy() > 0 for t in VaeTrainer(small(dropout=0.9), data)._noised(rows))
+    rated = np.zeros_like(given)
+    own = data.histories.take(rows)
+    rated[own.row, own.movie_id] = True
+    assert not (given & wanted).any()
+    np.testing.assert_array_equal(given | wanted, rated)
+    assert 0.2 < wanted.sum() / rated.sum() < 0.7
+
+
+def test_the_kl_term_is_annealed(monkeypatch: pytest.MonkeyPatch) -> None:
+    from models import vae_training
+
+    told: list[float] = []
+    loss = vae_training._loss
+
+    def listening(network: Any, given: Any, wanted: Any, kl_weight: float, noise: Any) -> Any:
+        told.append(kl_weight)
+        return loss(network, given, wanted, kl_weight, noise)
+
+    monkeypatch.setattr(vae_training, "_loss", listening)
+    trainer = vae_training.VaeTrainer(small(kl_weight=0.4, anneal_epochs=4), training_data(two_tastes()))
+    for _ in range(6):
+        trainer.epoch()
+    assert list(dict.fromkeys(told)) == pytest.approx([0.1, 0.2, 0.3, 0.4])
 
 
 def test_training_that_diverges_says_so() -> None:

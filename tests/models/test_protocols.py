@@ -72,6 +72,17 @@ def test_a_movie_of_the_future_is_not_ranked() -> None:
     assert known_by(features, np.array([3]), y2k).movie_id.tolist() == [1, 3, 4]
 
 
+def test_protocols_along_time_rank_no_movie_of_the_future() -> None:
+    """A movie that nobody rates is ranked in the year it is released, and not before."""
+    shown = []
+    for year in (1969, 1971):
+        unrated = SideFeatures(np.array([7_777]), np.zeros((1, 0), np.float32), np.array([year]))
+        assert (7_777 in temporal_split(bursts(0), unrated).features.movie_id) == (year == 1969)
+        stream = Stream.of(bursts(0), unrated, cutoff=100 * DAY_S, refit_days=10_000)
+        shown.append(evaluate_prequential(Popularity, stream, k=200).measures["coverage@200"].value)
+    assert shown[0] > shown[1]
+
+
 # The stream
 
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from models.explanations import explain
-from models.interactions import Histories
+from models.interactions import Histories, Interactions
 from models.kinds import MODELS
 from models.recommender import Recommender
 from models.rules import Rules
@@ -184,6 +187,35 @@ def test_a_variant_that_nothing_serves_as_is_named(two: tuple[Recommender, Recom
     server.withdraw("champion")
     with pytest.raises(ModelError, match="none"):
         server.recommend(HISTORY, 5)
+
+
+def test_a_request_is_answered_in_whole_by_the_model_it_began_with(two: tuple[Recommender, Recommender]) -> None:
+    server, slow = Server(), copy.copy(two[0])
+
+    def meanwhile(*asked: Any, **options: Any) -> Any:
+        server.swap("v2", two[1])
+        return two[0].recommend_for_history(*asked, **options)
+
+    slow.recommend_for_history = meanwhile  # type: ignore[method-assign]
+    server.swap("v1", slow)
+    answer = server.recommend(HISTORY, 5)
+    assert answer.version == "v1"
+    assert answer.movie_ids.tolist() == two[0].recommend_for_history(HISTORY, 5).movie_ids[0].tolist()
+    assert (server.recommend(HISTORY, 5).version, server.versions) == ("v2", {"champion": "v2"})
+
+
+def test_who_rated_nothing_gets_what_is_popular_in_their_group() -> None:
+    """Each group rates one movie more than a thousand times."""
+    users = np.arange(3_000)
+    movies = np.where(users < 1_100, 100, np.where(users < 2_300, 101, 102))
+    groups = {user: "young" if user < 1_100 else "old" for user in range(2_300)}
+    features = replace(SideFeatures.none(), user_groups=groups)
+    model = untrained("ease").fit(Interactions(users, movies, [4.0] * 3_000), features)
+    server = Server()
+    server.swap("v1", model)
+    first = {group: int(server.recommend(NOBODY, 1, group=group).movie_ids[0]) for group in ("young", "old", None, "?")}
+    assert first == {"young": 100, "old": 101, None: 101, "?": 101}
+    assert [model.group_of(user) for user in (5, 2_000, 2_900)] == ["young", "old", None]
 
 
 def test_swaps_drop_no_request_and_every_answer_is_of_one_version(two: tuple[Recommender, Recommender]) -> None:
