@@ -56,9 +56,9 @@ def list_versions(run: options.RunId = None, as_json: options.Json = False, as_c
 def promote(version: _VersionId, why: _Why, run: options.RunId = None) -> None:
     """Make a version the champion, if its files are what was trained."""
     registry = _registry(run)
-    before = registry.champion()
     registry.promote(registry.get(version), by=options.who(), why=why)
-    typer.echo(f"{version} is the champion" + (f", {before.version_id} was" if before else ""))
+    before = next(entry.previous for entry in reversed(registry.audit()) if entry.version_id == version)
+    typer.echo(f"{version} is the champion" + (f", {before} was" if before else ""))
 
 
 @app.command()
