@@ -151,6 +151,12 @@ class EmbeddingStore:
             self.database.execute_many("INSERT INTO embeddings VALUES (?, ?, ?, ?, ?)", rows)
         return manifest
 
+    def forget(self, model: str, version: str) -> None:
+        """Remove what there is of a version; nothing is no error."""
+        with self.database.transaction():
+            for table in ("embeddings", "embedding_versions"):
+                self.database.execute(f"DELETE FROM {table} WHERE model = ? AND version = ?", model, version)
+
     def versions(self, kind: Kind | None = None, model: str | None = None) -> list[EmbeddingVersion]:
         """The manifests, oldest ``as_of`` first."""
         rows = self.database.rows(

@@ -12,15 +12,24 @@ import fcntl
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
 
 import msgspec
 
+from models.decisions import (
+    Action,
+    AuditEntry,
+    Decisions,
+    Status,
+    champions,
+    rejected_at,
+    serving_at,
+    status_of,
+)
 from models.recommender import Recommender
 from models.versions import MANIFEST, VERSION_ID, Manifest, check_files, load_version, read_manifest
 from streams.durable import replace_durably, sync_folder
@@ -28,32 +37,11 @@ from streams.errors import ModelError, ModelMissing
 
 __all__ = ["Action", "AuditEntry", "Registry", "Status", "Version"]
 
-Status = Literal["challenger", "champion", "rejected", "retired"]
-"""A challenger was not decided on yet; retired is who was champion."""
-Action = Literal["promoted", "rejected", "rolled back"]
-
 _DECISIONS = "registry.json"
 _LOCK = "registry.lock"
 _DRAFT = ".draft-"
 
-
-class AuditEntry(msgspec.Struct, frozen=True):
-    """One decision. at: wall time, ISO 8601 in UTC. version_id: who was rejected, else who is champion from then on.
-
-    previous: the champion until then. by: who or what decided.
-    """
-
-    at: str
-    action: Action
-    version_id: str
-    previous: str | None
-    by: str
-    why: str
-
-
-class _Decisions(msgspec.Struct, frozen=True):
-    entries: tuple[AuditEntry, ...] = ()
-    format: int = 1
+Clear = Callable[[Path], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,10 +69,12 @@ class Registry:
         self.folder = folder
 
     def versions(self) -> list[Version]:
-        """All of them, the oldest first."""
-        entries = self.audit()
-        found = [self._version(path.parent.name, entries) for path in self.folder.glob(f"[!.]*/{MANIFEST}")]
-        return sorted(found, key=lambda version: (version.manifest.created_at, version.version_id))
+        """All whose manifest can be read, the oldest first."""
+        return self._found()[0]
+
+    def damaged(self) -> dict[str, str]:
+        """The other versions, each with what is wrong with it."""
+        return self._found()[1]
 
     def get(self, version_id: str) -> Version:
         return self._version(version_id, self.audit())
@@ -92,8 +82,30 @@ class Registry:
     def champion(self) -> Version | None:
         """Who serves; None before the first promotion."""
         entries = self.audit()
-        champions = _champions(entries)
-        return self._version(champions[-1], entries) if champions else None
+        served = champions(entries)
+        return self._version(served[-1], entries) if served else None
+
+    def champion_at(self, event_time: int) -> Version | None:
+        """Who serves at an event time, seconds since the epoch: decisions hold from their effective times on."""
+        entries = self.audit()
+        served = serving_at(entries, event_time)
+        return self._version(served, entries) if served else None
+
+    def newest(self, kind: str, event_time: int) -> Version | None:
+        """The version of ``kind`` that learnt most, of those that may serve at ``event_time`` and are not rejected."""
+        rejected = rejected_at(self.audit(), event_time)
+        found = [
+            version
+            for version in self.versions()
+            if version.manifest.kind == kind
+            and version.manifest.serves_from <= event_time
+            and version.version_id not in rejected
+        ]
+        return max(found, key=lambda version: (version.manifest.as_of, version.manifest.created_at), default=None)
+
+    def answer_to(self, request: str) -> AuditEntry | None:
+        """What was decided on ``request``; None for nothing yet."""
+        return next((entry for entry in self.audit() if entry.request == request), None)
 
     def challengers(self) -> list[Version]:
         """Those that were neither promoted nor rejected yet, the oldest first."""
@@ -103,8 +115,8 @@ class Registry:
         """Every decision, the oldest first."""
         path = self.folder / _DECISIONS
         try:
-            entries = list(msgspec.json.decode(path.read_bytes(), type=_Decisions).entries)
-            _champions(entries)
+            entries = list(msgspec.json.decode(path.read_bytes(), type=Decisions).entries)
+            champions(entries)
             return entries
         except FileNotFoundError:
             return []
@@ -112,17 +124,20 @@ class Registry:
             raise ModelError(f"{path}: expected the registry's decisions, found {error}; restore it") from error
 
     @contextmanager
-    def draft(self) -> Iterator[Path]:
-        """An empty folder to prepare a version in, gone at the end. What killed processes left is cleared away."""
+    def draft(self, clear: Clear = lambda draft: None) -> Iterator[Path]:
+        """An empty folder to prepare a version in, gone at the end. What killed processes left is cleared away.
+
+        clear: called with a draft that is about to go, to remove what belongs to it elsewhere.
+        """
         with self._turn():
-            self._clear_up()
+            self._clear_up(clear)
             draft = Path(tempfile.mkdtemp(prefix=_DRAFT, dir=self.folder))
             held = os.open(draft, os.O_RDONLY)
             fcntl.flock(held, fcntl.LOCK_EX)
         try:
             yield draft
         finally:
-            shutil.rmtree(draft, ignore_errors=True)
+            _discard(draft, clear)
             os.close(held)
 
     def add(self, draft: Path) -> Version:
@@ -142,43 +157,79 @@ class Registry:
         sync_folder(self.folder)
         return self.get(manifest.version_id)
 
-    def promote(self, version: Version, *, by: str, why: str) -> Version:
-        """Make it the champion. Raises ModelError where it is damaged, or is the champion already."""
+    def promote(
+        self, version: Version, *, by: str, why: str, effective: int | None = None, request: str | None = None
+    ) -> Version:
+        """Make it the champion, from event time ``effective`` on. Where ``request`` was decided on, nothing changes.
+
+        Raises ModelError where it is damaged, or is the champion already.
+        """
         check_files(version.folder, version.manifest)
         with self._turn():
             entries = self.audit()
-            if version.version_id in _champions(entries)[-1:]:
-                raise ModelError(f"{version.version_id}: expected another version to promote, it is the champion")
-            self._decide(entries, "promoted", version.version_id, by, why)
+            if not _is_answered(entries, request):
+                if version.version_id in champions(entries)[-1:]:
+                    raise ModelError(f"{version.version_id}: expected another version to promote, it is the champion")
+                self._decide(entries, "promoted", version.version_id, by, why, effective, request)
         return self.get(version.version_id)
 
-    def reject(self, version: Version, *, by: str, why: str) -> Version:
-        """It is no challenger any more, and nothing is rolled back to it. Raises ModelError for the champion."""
-        with self._turn():
-            entries = self.audit()
-            if version.version_id in _champions(entries)[-1:]:
-                raise ModelError(
-                    f"{version.version_id}: expected another version to reject, it is the champion; "
-                    "roll back, or promote another first"
-                )
-            self._decide(entries, "rejected", version.version_id, by, why)
-        return self.get(version.version_id)
+    def reject(
+        self, version: Version, *, by: str, why: str, effective: int | None = None, request: str | None = None
+    ) -> Version:
+        """It is no challenger any more, and nothing is rolled back to it. Raises ModelError for the champion.
 
-    def roll_back(self, *, by: str, why: str) -> Version:
-        """Make the champion before this one the champion again; returns it.
-
-        Raises ModelError where there is none, or it is damaged.
+        effective, request: as :meth:`promote` has them.
         """
         with self._turn():
             entries = self.audit()
-            champions = _champions(entries)
-            if len(champions) < 2:
-                found = f"only {champions[-1]}" if champions else "no champion at all"
+            if not _is_answered(entries, request):
+                if version.version_id in champions(entries)[-1:]:
+                    raise ModelError(
+                        f"{version.version_id}: expected another version to reject, it is the champion; "
+                        "roll back, or promote another first"
+                    )
+                self._decide(entries, "rejected", version.version_id, by, why, effective, request)
+        return self.get(version.version_id)
+
+    def roll_back(
+        self,
+        *,
+        by: str,
+        why: str,
+        effective: int | None = None,
+        request: str | None = None,
+        champion: str | None = None,
+    ) -> Version:
+        """Make the champion before this one the champion again; returns it.
+
+        effective, request: as :meth:`promote` has them. champion: who is to be replaced. Raises ModelError where that
+        is not the champion, and where there is none before it, or a damaged one.
+        """
+        with self._turn():
+            entries = self.audit()
+            served = champions(entries)
+            if _is_answered(entries, request):
+                return self._version(served[-1], entries)
+            if champion is not None and served[-1:] != [champion]:
+                raise ModelError(f"{self.folder}: expected the champion {champion} to roll back, found {served[-1:]}")
+            if len(served) < 2:
+                found = f"only {served[-1]}" if served else "no champion at all"
                 raise ModelError(f"{self.folder}: expected an earlier champion to roll back to, found {found}")
-            before = self._version(champions[-2], entries)
+            before = self._version(served[-2], entries)
             check_files(before.folder, before.manifest)
-            self._decide(entries, "rolled back", before.version_id, by, why)
+            self._decide(entries, "rolled back", before.version_id, by, why, effective, request)
         return self.get(before.version_id)
+
+    def _found(self) -> tuple[list[Version], dict[str, str]]:
+        """Versions, the oldest first, and damaged ones with what is wrong."""
+        entries = self.audit()
+        found, damaged = [], {}
+        for name in sorted(path.parent.name for path in self.folder.glob(f"[!.]*/{MANIFEST}")):
+            try:
+                found.append(self._version(name, entries))
+            except ModelError as error:
+                damaged[name] = str(error)
+        return sorted(found, key=lambda version: (version.manifest.created_at, version.version_id)), damaged
 
     def _version(self, version_id: str, entries: Sequence[AuditEntry]) -> Version:
         folder = self.folder / version_id
@@ -190,16 +241,25 @@ class Registry:
             raise ModelError(
                 f"{folder}: expected the version {version_id}, found {manifest.version_id}; rename it back"
             )
-        return Version(version_id, folder, manifest, _status(version_id, entries))
+        return Version(version_id, folder, manifest, status_of(version_id, entries))
 
-    def _decide(self, entries: Sequence[AuditEntry], action: Action, version_id: str, by: str, why: str) -> None:
+    def _decide(
+        self,
+        entries: Sequence[AuditEntry],
+        action: Action,
+        version_id: str,
+        by: str,
+        why: str,
+        effective: int | None,
+        request: str | None,
+    ) -> None:
         """Within a turn. Raises ModelError without a reason."""
         if not why.strip():
             raise ModelError(f"{version_id}: expected a reason for the audit trail, found none")
-        champions = _champions(entries)
+        served = champions(entries)
         at = datetime.now(UTC).isoformat(timespec="milliseconds")
-        entry = AuditEntry(at, action, version_id, champions[-1] if champions else None, by, why)
-        decisions = _Decisions((*entries, entry))
+        entry = AuditEntry(at, action, version_id, served[-1] if served else None, by, why, effective, request)
+        decisions = Decisions((*entries, entry))
         replace_durably(self.folder / _DECISIONS, msgspec.json.format(msgspec.json.encode(decisions)))
 
     @contextmanager
@@ -210,7 +270,7 @@ class Registry:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
-    def _clear_up(self) -> None:
+    def _clear_up(self, clear: Clear) -> None:
         """Within a turn: remove the drafts that nobody holds any more."""
         for left in self.folder.glob(f".{_DECISIONS}.*"):
             left.unlink()
@@ -221,30 +281,15 @@ class Registry:
             except BlockingIOError:
                 continue
             else:
-                shutil.rmtree(path, ignore_errors=True)
+                _discard(path, clear)
             finally:
                 os.close(descriptor)
 
 
-def _champions(entries: Sequence[AuditEntry]) -> list[str]:
-    """The champion, last, and those before it that a rollback leads to, each once."""
-    champions: list[str] = []
-    for entry in entries:
-        if entry.action == "rolled back":
-            if champions[-2:-1] != [entry.version_id]:
-                raise ValueError(f"a way back to {entry.version_id}, which was not the champion before")
-            champions.pop()
-        else:
-            champions = [version for version in champions if version != entry.version_id]
-        if entry.action == "promoted":
-            champions.append(entry.version_id)
-    return champions
+def _is_answered(entries: Sequence[AuditEntry], request: str | None) -> bool:
+    return request is not None and any(entry.request == request for entry in entries)
 
 
-def _status(version_id: str, entries: Sequence[AuditEntry]) -> Status:
-    if version_id in _champions(entries)[-1:]:
-        return "champion"
-    actions = [entry.action for entry in entries if entry.version_id == version_id]
-    if not actions:
-        return "challenger"
-    return "rejected" if actions[-1] == "rejected" else "retired"
+def _discard(draft: Path, clear: Clear) -> None:
+    clear(draft)
+    shutil.rmtree(draft, ignore_errors=True)

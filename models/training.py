@@ -12,8 +12,11 @@ import math
 import platform
 import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
@@ -33,11 +36,11 @@ from models.registry import Registry, Version
 from models.side_features import SideFeatures
 from models.splits import known_by, moment_before_last
 from models.torch_device import device_named
-from models.versions import Manifest, Measured, Validation, new_version_id, write_manifest
-from streams.errors import ModelError
+from models.versions import Manifest, Measured, Validation, new_version_id, read_manifest, write_manifest
+from streams.errors import ModelError, ModelMissing, StoreMissing
 from streams.events import DAY_S
 
-__all__ = ["YARDSTICKS", "OnProgress", "Phase", "Recipe", "fit_version", "train_version", "validate"]
+__all__ = ["YARDSTICKS", "OnProgress", "Phase", "Recipe", "fit_version", "keep_version", "train_version", "validate"]
 
 YARDSTICKS = ("popularity", "decayed-popularity")
 """They stand beside the measures of every version."""
@@ -78,27 +81,20 @@ def train_version(
     where nothing was rated before ``as_of``, what every reader of the store raises, and what fitting does.
     """
     started = time.monotonic()
-    with registry.draft() as draft:
+    with _draft(registry, store_url) as draft:
         on_progress("snapshot", None)
-        taken = take_snapshot(store_url, draft / "snapshot", as_of)
+        take_snapshot(store_url, draft / "snapshot", as_of)
         snapshot = Snapshot(draft / "snapshot", check=False)  # written a moment ago
         model, manifest = fit_version(recipe, snapshot, user_groups, on_progress)
         on_progress("saving", None)
-        folder = draft / "version"
-        model.save(folder)
-        embeddings = model.embeddings()
-        manifest = msgspec.structs.replace(
-            manifest,
-            snapshot_id=taken.snapshot_id,
-            log_id=taken.log_id,
-            offsets=taken.offsets,
-            embedding_width=embeddings.users.shape[1] if embeddings else None,
-            seconds=round(time.monotonic() - started, 3),
-        )
-        write_manifest(folder, manifest)
-        if embeddings:  # before the version is there: whoever finds it finds these
-            _write_embeddings(store_url, manifest, embeddings)
-        return registry.add(folder)
+        manifest = msgspec.structs.replace(manifest, seconds=round(time.monotonic() - started, 3))
+        return _keep(store_url, registry, draft / "version", model, manifest)
+
+
+def keep_version(store_url: str, registry: Registry, model: Recommender, manifest: Manifest) -> Version:
+    """Put a fitted model into the registry, and its embeddings beside the store."""
+    with _draft(registry, store_url) as draft:
+        return _keep(store_url, registry, draft / "version", model, manifest)
 
 
 def fit_version(
@@ -131,6 +127,9 @@ def fit_version(
         kind=recipe.kind,
         created_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
         as_of=snapshot.as_of,
+        snapshot_id=snapshot.manifest.snapshot_id,
+        log_id=snapshot.manifest.log_id,
+        offsets=snapshot.manifest.offsets,
         seed=model.seed,
         hyperparameters=model.hyperparameters,
         n_ratings=len(ratings),
@@ -172,6 +171,30 @@ def _measured(evaluation: Evaluation) -> Measured:
 
 def _plain(interval: Interval) -> tuple[float, float, float]:
     return interval.value, interval.low, interval.high
+
+
+def _keep(store_url: str, registry: Registry, folder: Path, model: Recommender, manifest: Manifest) -> Version:
+    """folder: within a draft."""
+    model.save(folder)
+    embeddings = model.embeddings()
+    width = embeddings.users.shape[1] if embeddings else None
+    manifest = write_manifest(folder, msgspec.structs.replace(manifest, embedding_width=width))
+    if embeddings:  # before the version is there: whoever finds it finds these
+        _write_embeddings(store_url, manifest, embeddings)
+    return registry.add(folder)
+
+
+def _draft(registry: Registry, store_url: str) -> AbstractContextManager[Path]:
+    return registry.draft(partial(_forget_embeddings, store_url))
+
+
+def _forget_embeddings(store_url: str, draft: Path) -> None:
+    """A draft that goes with a manifest in it never became a version; its embeddings may have been written."""
+    with suppress(ModelError, ModelMissing, StoreMissing):
+        manifest = read_manifest(draft / "version")
+        if manifest.embedding_width is not None:
+            with EmbeddingStore(embeddings_url(store_url), create=True) as store:
+                store.forget(manifest.kind, manifest.version_id)
 
 
 def _write_embeddings(store_url: str, manifest: Manifest, found: Vectors) -> None:

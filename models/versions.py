@@ -60,7 +60,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     created_at: wall time, ISO 8601 in UTC. as_of: event time; nothing from then on was learnt from. snapshot_id,
     log_id, offsets: of the snapshot. validation: None where the data was too little to hold some out. embedding_width:
     of the vectors in the feature store, None where it has none. seconds: wall time of the training. versions: of Python
-    and libraries. commit: of the code, None outside of a checkout. files: SHA-256 by name.
+    and libraries. commit: of the code, None outside of a checkout. files: SHA-256 by name. effective: event time from
+    which on it may serve, where that is later than as_of. request: the retrain event or other wish it was made for.
     """
 
     version_id: str
@@ -82,9 +83,16 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     commit: str | None = None
     device: str = "cpu"
     files: dict[str, str] = {}
+    effective: int | msgspec.UnsetType = msgspec.UNSET
+    request: str | msgspec.UnsetType = msgspec.UNSET
     format: int = _FORMAT
     sha256: str = ""
     """Over all the rest."""
+
+    @property
+    def serves_from(self) -> int:
+        """Event time from which on the version may serve."""
+        return self.as_of if isinstance(self.effective, msgspec.UnsetType) else self.effective
 
 
 def new_version_id(kind: str, as_of: int) -> str:

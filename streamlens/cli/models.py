@@ -38,16 +38,24 @@ _Why = Annotated[str, typer.Option("--why", metavar="TEXT", help="The reason, ke
 def list_versions(run: options.RunId = None, as_json: options.Json = False, as_csv: options.Csv = False) -> None:
     """The versions, the oldest first, with status and measures (the default)."""
     options.one_format(as_json, as_csv)
-    versions = _registry(run).versions()
+    registry = _registry(run)
+    versions, damaged = registry.versions(), registry.damaged()
     if as_json:
-        print_json([_as_dict(version) for version in versions])
+        print_json([_as_dict(version) for version in versions] + [_as_damaged(*found) for found in damaged.items()])
         return
-    columns = ["version", "status", "as of", *_SHOWN]
-    rows = [[v.version_id, v.status, moment(v.manifest.as_of), *_measures(v)] for v in versions]
+    columns = ["version", "status", "as of", "serves from", *_SHOWN]
+    rows = [
+        [v.version_id, v.status, moment(v.manifest.as_of), moment(v.manifest.serves_from), *_measures(v)]
+        for v in versions
+    ]
+    rows += [[version_id, "damaged", None, None, *(None for _ in _SHOWN)] for version_id in damaged]
     if as_csv:
         print_csv([column.replace(" ", "_") for column in columns], rows)
     elif rows:
-        print_table(columns, [[*row[:3], *("-" if m is None else f"{m:.4f}" for m in row[3:])] for row in rows])
+        shown = [["-" if value is None else _measure(value) for value in row] for row in rows]
+        print_table(columns, shown)
+        for why in damaged.values():
+            typer.echo(f"damaged: {why}")
     else:
         typer.echo("no versions yet; `streamlens train` makes them")
 
@@ -86,8 +94,11 @@ def audit(run: options.RunId = None, as_json: options.Json = False, as_csv: opti
     if as_json:
         print_json(msgspec.to_builtins(entries))
         return
-    rows = [[e.at, e.action, e.version_id, e.previous, e.by, e.why] for e in entries]
-    columns = ["at", "action", "version", "previous", "by", "why"]
+    rows = [
+        [e.at, e.action, e.version_id, e.previous, None if e.effective is None else moment(e.effective), e.by, e.why]
+        for e in entries
+    ]
+    columns = ["at", "action", "version", "previous", "effective", "by", "why"]
     if as_csv:
         print_csv(columns, rows)
     elif rows:
@@ -106,6 +117,14 @@ def _measures(version: Version) -> list[float | None]:
     validation = version.manifest.validation
     measures = validation.measures if validation else {}
     return [measures[name][0] if name in measures else None for name in _SHOWN]
+
+
+def _measure(value: object) -> object:
+    return f"{value:.4f}" if isinstance(value, float) else value
+
+
+def _as_damaged(version_id: str, why: str) -> dict[str, Any]:
+    return {"version_id": version_id, "status": "damaged", "why": why}
 
 
 def _as_dict(version: Version) -> dict[str, Any]:

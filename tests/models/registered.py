@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from itertools import count
 
+import msgspec
 import numpy as np
 
 from models.interactions import Interactions
@@ -15,7 +16,7 @@ from models.versions import Manifest, new_version_id, write_manifest
 _SECONDS = count()
 
 
-def add_version(registry: Registry, kind: str = "popularity") -> Version:
+def add_version(registry: Registry, kind: str = "popularity", *, effective: int | None = None) -> Version:
     """A model of two users and two movies, each a second younger than the one before."""
     model = make_model(kind).fit(Interactions([1, 1, 2], [10, 20, 10], [4.0, 3.5, 5.0], [100, 200, 300]))
     manifest = Manifest(
@@ -28,6 +29,7 @@ def add_version(registry: Registry, kind: str = "popularity") -> Version:
         n_ratings=3,
         n_users=2,
         n_movies=2,
+        effective=msgspec.UNSET if effective is None else effective,
     )
     with registry.draft() as draft:
         model.save(draft / "version")

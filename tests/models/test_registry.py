@@ -73,6 +73,66 @@ def test_the_trail_says_who_did_what_and_why(registry: Registry) -> None:
     assert json.loads((registry.folder / "registry.json").read_bytes())["entries"][0]["by"] == "ada"
 
 
+def serving(registry: Registry, *event_times: int) -> list[str | None]:
+    found = [registry.champion_at(event_time) for event_time in event_times]
+    return [version.version_id if version else None for version in found]
+
+
+def test_decisions_hold_from_their_event_times_on(registry: Registry) -> None:
+    first, second, third = (add_version(registry) for _ in range(3))
+    registry.promote(first, **WHO, effective=400)
+    registry.promote(second, **WHO, effective=500)
+    registry.reject(third, **WHO, effective=450)
+    registry.roll_back(**WHO, effective=600)
+    a, b = first.version_id, second.version_id
+    assert serving(registry, 399, 400, 499, 500, 599, 600) == [None, a, a, b, b, a]
+    assert [entry.effective for entry in registry.audit()] == [400, 500, 450, 600]
+    assert champion(registry) == a
+    registry.promote(second, **WHO)
+    assert serving(registry, 0, 10**9) == [b, b], "at once, whatever was to hold later"
+
+
+def test_a_request_is_decided_on_once(registry: Registry) -> None:
+    first, second, third = (add_version(registry) for _ in range(3))
+    registry.promote(first, **WHO)
+    for _ in range(2):
+        registry.promote(second, **WHO, request="event-1")
+        registry.reject(third, **WHO, request="event-2")
+        assert registry.roll_back(**WHO, request="event-3", champion=second.version_id).version_id == first.version_id
+    assert [entry.request for entry in registry.audit()] == [None, "event-1", "event-2", "event-3"]
+    answer = registry.answer_to("event-1")
+    assert answer is not None
+    assert (answer.action, answer.version_id) == ("promoted", second.version_id)
+    assert registry.answer_to("event-4") is None
+    with pytest.raises(ModelError, match="expected the champion nobody to roll back"):
+        registry.roll_back(**WHO, champion="nobody")
+
+
+def test_the_newest_that_may_serve_by_then(registry: Registry) -> None:
+    early, late = add_version(registry), add_version(registry, effective=700)
+    add_version(registry, "decayed-popularity")
+    assert registry.newest("popularity", 399) is None
+    assert registry.newest("ease", 10**9) is None
+    assert registry.newest("popularity", 699) == registry.get(early.version_id)
+    assert registry.newest("popularity", 700) == registry.get(late.version_id)
+    registry.reject(late, **WHO, effective=800)
+    assert registry.newest("popularity", 799) == registry.get(late.version_id)
+    assert registry.newest("popularity", 800) == registry.get(early.version_id)
+
+
+def test_one_damaged_version_is_named_and_the_others_work(registry: Registry) -> None:
+    good, bad = add_version(registry), add_version(registry)
+    (bad.folder / MANIFEST).write_text("{}")
+    assert registry.versions() == [good]
+    assert registry.challengers() == [good]
+    (named,) = registry.damaged().items()
+    assert named[0] == bad.version_id
+    assert "train it again" in named[1]
+    assert registry.promote(good, **WHO).status == "champion"
+    with pytest.raises(ModelError, match="manifest"):
+        registry.get(bad.version_id)
+
+
 def test_rolls_back_champion_by_champion(registry: Registry) -> None:
     versions = [add_version(registry) for _ in range(3)]
     for version in versions:

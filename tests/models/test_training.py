@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from featurestore.catalogue import Catalogue
-from featurestore.embeddings import EmbeddingStore, embeddings_url
+from featurestore.embeddings import EmbeddingStore, embeddings_url, verify_embeddings
 from models.interactions import Histories, Interactions
 from models.model_files import read_model
 from models.registry import Registry, Version
@@ -260,3 +260,45 @@ def test_killed_in_any_phase_there_is_no_version(store: str, registry: Registry,
     assert registry.versions() == []
     with registry.draft():
         assert len(list(registry.folder.glob(".draft-*"))) == 1
+
+
+AT_THE_RENAME = """
+import os, signal, sys
+from pathlib import Path
+from models.registry import Registry
+from models.training import Recipe, train_version
+
+Registry.add = lambda self, draft: os.kill(os.getpid(), signal.SIGKILL)
+train_version(sys.argv[1], Registry(Path(sys.argv[2])), Recipe("vae", {"width": 4, "epochs": 1, "device": "cpu"}))
+"""
+
+
+@pytest.mark.slow
+def test_killed_before_the_version_is_there_its_embeddings_go_with_the_next_training(
+    build_store: BuildStore, registry: Registry
+) -> None:
+    store = build_store([*world(), Tick(T), Tick(T)], catalogue=CATALOGUE)
+    command: Sequence[str] = [sys.executable, "-c", AT_THE_RENAME, store, str(registry.folder)]
+    assert subprocess.run(command, check=False, env=dict(os.environ)).returncode == -signal.SIGKILL
+    assert registry.versions() == []
+    with EmbeddingStore(embeddings_url(store)) as embeddings:
+        assert {found.kind for found in embeddings.versions()} == {"user", "item"}, "nothing was proven"
+    version = train_version(store, registry, VAE)
+    with EmbeddingStore(embeddings_url(store)) as embeddings:
+        assert {found.version for found in embeddings.versions()} == {version.version_id}
+    assert verify_embeddings(embeddings_url(store)).rows > 0
+
+
+def test_embeddings_of_a_version_that_could_not_be_added_are_not_kept(
+    build_store: BuildStore, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = build_store([*world(), Tick(T), Tick(T)], catalogue=CATALOGUE)
+
+    def refuse(self: Registry, draft: Path) -> Version:
+        raise ModelError("the disk is full")
+
+    monkeypatch.setattr(Registry, "add", refuse)
+    with pytest.raises(ModelError, match="the disk is full"):
+        train_version(store, registry, VAE)
+    with EmbeddingStore(embeddings_url(store)) as embeddings:
+        assert embeddings.versions() == []
