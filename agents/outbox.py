@@ -3,21 +3,35 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
+from typing import Protocol
 
 import structlog
 
-from agents.ingest import FeatureIngest
+from featurestore.partition_writer import OutboxRow
 from streams.bus import Bus
 from streams.errors import BusError, StoreUnavailable
 
-__all__ = ["publish_outbox"]
+__all__ = ["Outbox", "drain_outbox", "publish_outbox"]
 
 _LONGEST_DELAY_S = 5.0
 
 log = structlog.get_logger(__name__)
 
 
-async def publish_outbox(bus: Bus, ingest: FeatureIngest, *, poll_s: float = 0.25) -> None:
+class Outbox(Protocol):
+    """Whoever writes one."""
+
+    async def outbox(self) -> list[OutboxRow]:
+        """The oldest records still to be published."""
+        ...
+
+    async def published(self, rows: Sequence[OutboxRow]) -> None:
+        """Forget rows that the bus has acknowledged."""
+        ...
+
+
+async def publish_outbox(bus: Bus, ingest: Outbox, *, poll_s: float = 0.25) -> None:
     """Publish outbox rows until cancelled, trying again with a new producer while the bus refuses them."""
     delay = poll_s
     while True:
@@ -30,7 +44,7 @@ async def publish_outbox(bus: Bus, ingest: FeatureIngest, *, poll_s: float = 0.2
         await asyncio.sleep(delay)
 
 
-async def drain_outbox(bus: Bus, ingest: FeatureIngest) -> int:
+async def drain_outbox(bus: Bus, ingest: Outbox) -> int:
     """Publish all rows there are; returns how many. Raises BusError when one was not acknowledged."""
     published = 0
     while rows := await ingest.outbox():

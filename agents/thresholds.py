@@ -23,6 +23,7 @@ __all__ = [
     "SIGNALS",
     "Assumptions",
     "DetectorRule",
+    "Gates",
     "Rule",
     "Severity",
     "Thresholds",
@@ -103,6 +104,25 @@ class Assumptions(msgspec.Struct, frozen=True, kw_only=True):
     dollars_per_session: float
 
 
+class Gates(msgspec.Struct, frozen=True, kw_only=True):
+    """What a newly trained model has to show before it serves, and after.
+
+    min_slates: that champion and challenger are compared on. shadow_min_slates: on which the old champion is scored
+    beside the new one. confidence, n_bootstrap: of the paired interval over users.
+    """
+
+    min_slates: int = 2_500
+    shadow_min_slates: int = 2_500
+    confidence: float = 0.95
+    n_bootstrap: int = 1_000
+
+    def __post_init__(self) -> None:
+        if min(self.min_slates, self.shadow_min_slates) < 1 or self.n_bootstrap < 100:
+            raise ValueError("expected min_slates and shadow_min_slates of 1 or more, n_bootstrap of 100 or more")
+        if not 0.5 <= self.confidence < 1.0:
+            raise ValueError(f"confidence: expected 0.5 to less than 1, found {self.confidence}")
+
+
 class Thresholds(msgspec.Struct, frozen=True, kw_only=True):
     """All that decides, by the name of its measure or detector."""
 
@@ -112,6 +132,7 @@ class Thresholds(msgspec.Struct, frozen=True, kw_only=True):
     longest_days: int
     rules: dict[str, Rule]
     assumptions: Assumptions
+    gates: Gates = Gates()
     baselines: dict[str, float] = {}
     detectors: dict[str, DetectorRule] = {}
 

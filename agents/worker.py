@@ -24,7 +24,7 @@ from streams.errors import BusError, StoreUnavailable
 from streams.events import RATINGS
 from streams.topics import run_topics
 
-__all__ = ["FeatureWorker", "WorkerOptions"]
+__all__ = ["FeatureWorker", "WorkerOptions", "or_stop"]
 
 _RETENTION_EVERY_S = 60.0
 
@@ -90,7 +90,7 @@ class FeatureWorker:
                     instance_id=options.instance_id,
                 )
                 beside = [
-                    asyncio.create_task(_or_stop(work, stopping))
+                    asyncio.create_task(or_stop(work, stopping))
                     for work in (
                         publish_outbox(bus, self.ingest),
                         publish_metrics(bus, self.metrics),
@@ -115,7 +115,7 @@ class FeatureWorker:
             await asyncio.to_thread(self.ingest.close)
 
 
-async def _or_stop(work: Coroutine[Any, Any, None], stopping: asyncio.Event) -> None:
+async def or_stop(work: Coroutine[Any, Any, None], stopping: asyncio.Event) -> None:
     """Do what runs beside the agent; where it fails, the worker stops, for nobody would notice that it is missing."""
     try:
         await work

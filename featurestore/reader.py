@@ -152,6 +152,10 @@ class FeatureReader:
         ((clock,),) = self._rows("SELECT coalesce(min(clock), 0) FROM applied")
         return int(clock)
 
+    def ratings_on_days(self, first: int, end: int) -> int:
+        """How many ratings are of the days from ``first`` to before ``end``, in days since the epoch."""
+        return int(self._rows("SELECT coalesce(sum(n), 0) FROM item_days WHERE day >= ? AND day < ?", first, end)[0][0])
+
     def outbox_size(self) -> int:
         """Records that are written and not yet acknowledged by the bus."""
         ((size,),) = self._rows("SELECT count(*) FROM outbox")

@@ -28,7 +28,7 @@ from streams.errors import DataError
 from streams.events import DAY_S
 from streams.records import Int64s
 
-__all__ = ["REFIT_DAYS", "OnRefit", "Stream", "evaluate_oracle", "evaluate_prequential"]
+__all__ = ["REFIT_DAYS", "OnRefit", "Stream", "evaluate_fitted", "evaluate_oracle", "evaluate_prequential"]
 
 REFIT_DAYS = 90
 _RATINGS_AT_ONCE = 4 << 20
@@ -93,6 +93,12 @@ def evaluate_prequential(
         return ByHistory(make().fit(train, features, on_epoch=on_epoch), stream.features.user_groups)
 
     return _evaluate(fit, stream, k, on_refit)
+
+
+def evaluate_fitted(model: Recommender, stream: Stream, *, k: int = SLATE_SIZE) -> Evaluation:
+    """Judge a model as it serves, never refitted; it must have learnt from nothing after the stream's cutoff."""
+    ranker = ByHistory(model, stream.features.user_groups)
+    return _evaluate(lambda moment: ranker, stream, k, None)
 
 
 def evaluate_oracle(oracle: OracleRanker, stream: Stream, *, k: int = SLATE_SIZE) -> Evaluation:

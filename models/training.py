@@ -40,7 +40,19 @@ from models.versions import Manifest, Measured, Validation, new_version_id, read
 from streams.errors import ModelError, ModelMissing, StoreMissing
 from streams.events import DAY_S
 
-__all__ = ["YARDSTICKS", "OnProgress", "Phase", "Recipe", "fit_version", "keep_version", "train_version", "validate"]
+__all__ = [
+    "YARDSTICKS",
+    "OnProgress",
+    "Phase",
+    "Recipe",
+    "describe",
+    "fit_version",
+    "keep_version",
+    "measures_of",
+    "ratings_of",
+    "train_version",
+    "validate",
+]
 
 YARDSTICKS = ("popularity", "decayed-popularity")
 """They stand beside the measures of every version."""
@@ -102,14 +114,19 @@ def fit_version(
     snapshot: Snapshot,
     user_groups: Mapping[int, str] | None = None,
     on_progress: OnProgress = lambda phase, epoch: None,
+    *,
+    late: bool = True,
 ) -> tuple[Recommender, Manifest]:
-    """A model of everything in the snapshot, and what is to be said of it; nothing is written."""
+    """A model of everything in the snapshot, and what is to be said of it; nothing is written.
+
+    late: learn from late ratings too, of which a later snapshot as of the same time may hold more.
+    """
     if snapshot.as_of > snapshot.manifest.clock:  # it would claim to know what is yet to come
         raise ModelError(
             f"train: expected a time up to the store's clock, {_moment(snapshot.manifest.clock)}, "
             f"found {_moment(snapshot.as_of)}: choose an earlier --as-of, or let `streamlens worker` apply more"
         )
-    ratings = Interactions.of_table(snapshot.interactions(["user_id", "movie_id", "rating", "timestamp"]))
+    ratings = ratings_of(snapshot, late=late)
     if not len(ratings):
         raise ModelError(
             f"train: expected ratings before {_moment(snapshot.as_of)}, found none; the store's clock is at "
@@ -121,18 +138,25 @@ def fit_version(
     validation = validate(recipe, ratings, features, lambda epoch: on_progress("validation", epoch))
     on_progress("training", None)
     model = recipe.make().fit(ratings, features, on_epoch=lambda epoch: on_progress("training", epoch))
+    return model, describe(recipe.kind, model, snapshot, snapshot.as_of, len(ratings), validation)
+
+
+def describe(
+    kind: str, model: Recommender, snapshot: Snapshot, as_of: int, n_ratings: int, validation: Validation | None
+) -> Manifest:
+    """What is to be said of a model that learnt from what the snapshot has before ``as_of``."""
     device = model.hyperparameters.get("device")
-    manifest = Manifest(
-        version_id=new_version_id(recipe.kind, snapshot.as_of),
-        kind=recipe.kind,
+    return Manifest(
+        version_id=new_version_id(kind, as_of),
+        kind=kind,
         created_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
-        as_of=snapshot.as_of,
+        as_of=as_of,
         snapshot_id=snapshot.manifest.snapshot_id,
         log_id=snapshot.manifest.log_id,
         offsets=snapshot.manifest.offsets,
         seed=model.seed,
         hyperparameters=model.hyperparameters,
-        n_ratings=len(ratings),
+        n_ratings=n_ratings,
         n_users=len(model.user_ids),
         n_movies=len(model.movie_ids),
         validation=validation,
@@ -140,7 +164,13 @@ def fit_version(
         commit=code_commit(),
         device=device_named(device) if device else "cpu",
     )
-    return model, manifest
+
+
+def ratings_of(snapshot: Snapshot, *, late: bool = True) -> Interactions:
+    """The ratings of a snapshot. late: those too that came late."""
+    table = snapshot.interactions(["user_id", "movie_id", "rating", "timestamp", "late"])
+    ratings = Interactions.of_table(table)
+    return ratings if late else ratings.take(~table["late"].to_numpy())
 
 
 def validate(
@@ -156,15 +186,15 @@ def validate(
     stream = Stream.of(ratings, features, cutoff=start, refit_days=(last - start) // DAY_S + 1)  # one fit
     own = evaluate_prequential(recipe.make, stream, on_epoch=on_epoch)
     beside = {name: evaluate_prequential(Recipe(name).make, stream) for name in YARDSTICKS if name != recipe.kind}
-    yardsticks = {name: _measured(evaluation) for name, evaluation in beside.items()}
-    return Validation(start, len(own.user_ids), own.n_lists, _measured(own), yardsticks)
+    yardsticks = {name: measures_of(evaluation) for name, evaluation in beside.items()}
+    return Validation(start, len(own.user_ids), own.n_lists, measures_of(own), yardsticks)
 
 
 def _moment(seconds: int) -> str:
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%S}"
 
 
-def _measured(evaluation: Evaluation) -> Measured:
+def measures_of(evaluation: Evaluation) -> Measured:
     """Those that there was something to measure by."""
     return {name: _plain(interval) for name, interval in evaluation.measures.items() if math.isfinite(interval.value)}
 

@@ -95,13 +95,14 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         return self.as_of if isinstance(self.effective, msgspec.UnsetType) else self.effective
 
 
-def new_version_id(kind: str, as_of: int) -> str:
-    """A name that no other version has.
+def new_version_id(kind: str, as_of: int, request: str | None = None) -> str:
+    """A name that no other version has; of one ``request``, which wants one version of a kind, always the same.
 
     >>> new_version_id("vae", 1_537_799_250)[:13]
     'vae-20180924-'
     """
-    return f"{kind}-{datetime.fromtimestamp(as_of, UTC):%Y%m%d}-{secrets.token_hex(3)}"
+    end = secrets.token_hex(3) if request is None else hashlib.sha256(f"{request} {as_of}".encode()).hexdigest()[:6]
+    return f"{kind}-{datetime.fromtimestamp(as_of, UTC):%Y%m%d}-{end}"
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> Manifest:
