@@ -14,17 +14,15 @@ from sqlalchemy import BigInteger, Boolean, Column, MetaData, String, Table, Tex
 from agents.jobs import Job, initial_job, retrain_job
 from featurestore import schema
 from featurestore.aggregate import Cursor
-from featurestore.database import Database, open_tables, store_label
+from featurestore.database import Database, open_tables, store_label, url_beside
 from featurestore.partition_writer import OutboxRecord, PartitionWriter
-from featurestore.sqlite import database_path
 from streams.batch import InvalidRecord
 from streams.errors import StoreMissing
 from streams.events import DEADLETTER, MODELS, RETRAIN, ModelEvent
-from streams.postgres_url import is_postgres
 from streams.records import RecordBatch
 from streams.retrain import RetrainRequested
 
-__all__ = ["PARTITION", "TRAINER", "JobStore", "NotHeld", "read_jobs", "trainer_url"]
+__all__ = ["PARTITION", "TRAINER", "JobStore", "NotHeld", "read_jobs"]
 
 TRAINER = "trainer"
 """The agent's name: its Faust app id and consumer group, and its rows in the store."""
@@ -67,20 +65,9 @@ _COLUMNS = ", ".join(_FIELDS)
 _decoder = msgspec.json.Decoder(RetrainRequested)
 
 
-def trainer_url(store_url: str) -> str:
-    """Where the jobs beside the feature store at ``store_url`` are.
-
-    >>> trainer_url("sqlite:///var/features.db")
-    'sqlite:///var/trainer.db'
-    """
-    if is_postgres(store_url):
-        return store_url
-    return f"sqlite:///{database_path(store_url).with_name('trainer.db')}"
-
-
 def read_jobs(store_url: str) -> list[Job]:
     """The jobs beside a feature store, in the order in which they run; none where no trainer was there."""
-    url = trainer_url(store_url)
+    url = url_beside(store_url, TRAINER)
     missing = StoreMissing(f"{_WHAT} {store_label(url)}: none yet; `streamlens worker --role trainer` makes them")
     try:
         database = open_tables(url, metadata, what=_WHAT, repair=_REPAIR, missing=missing)
@@ -110,7 +97,7 @@ class JobStore(PartitionWriter):
         train_delay_s: int,
         wall_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ) -> None:
-        url = trainer_url(store_url)
+        url = url_beside(store_url, TRAINER)
         database = open_tables(
             url, metadata, what=_WHAT, repair=_REPAIR, missing=StoreMissing(f"{_WHAT} {url}"), create=True
         )

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from models.decisions import AuditEntry
 from streams.events import DAY_S, ModelEvent
 from streams.records import Int64s
 from streams.retrain import RetrainRequested
@@ -35,6 +36,7 @@ __all__ = [
     "retrain_job",
     "shadow_checked",
     "shadow_job",
+    "shadow_of_entry",
     "started",
 ]
 
@@ -124,25 +126,44 @@ def retrain_job(event: RetrainRequested, offset: int, train_delay_s: int) -> Job
 
 
 def shadow_job(promoted: Job, train_delay_s: int) -> Job:
-    """The job that looks back at a promotion; it waits until enough slates were made.
+    """The job that looks back at a promotion that a job has led to; it waits until enough slates were made.
 
     >>> job = Job(id="7", number=3, kind="retrain", model="ease", event_time=0, due=86_400, version_id="b", against="a")
     >>> shadow_job(job, 86_400).id
     '7/shadow'
     """
+    return _waiting(f"{promoted.id}/shadow", promoted, promoted.due, train_delay_s)
+
+
+def shadow_of_entry(run_id: str, place: int, kind: str, entry: AuditEntry, since: int, train_delay_s: int) -> Job:
+    """The same for a promotion by somebody else: the decision at ``place`` of the trail, of a version of ``kind``."""
+    promoted = Job(
+        id=f"{run_id}/trainer/decision-{place}",
+        number=-1,
+        kind="retrain",
+        model=kind,
+        event_time=since,
+        due=since,
+        version_id=entry.version_id,
+        against=entry.previous,
+    )
+    return shadow_job(promoted, train_delay_s)
+
+
+def _waiting(job_id: str, promoted: Job, since: int, train_delay_s: int) -> Job:
     waiting = Job(
-        id=f"{promoted.id}/shadow",
+        id=job_id,
         number=promoted.number,
         kind="shadow",
         model=promoted.model,
-        event_time=promoted.due,
-        due=promoted.due,
+        event_time=since,
+        due=since,
         version_id=promoted.version_id,
         against=promoted.against,
-        since=promoted.due,
+        since=since,
         ready=False,
     )
-    return _counted_to(waiting, promoted.due, train_delay_s)
+    return _counted_to(waiting, since, train_delay_s)
 
 
 def shadow_checked(job: Job, slates: Int64s, least: int, settled: int, train_delay_s: int) -> Job:

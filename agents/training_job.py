@@ -12,12 +12,12 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import msgspec
 
@@ -36,7 +36,7 @@ from models.training import Recipe, describe, fit_version, keep_version, measure
 from models.trials import hold_trial, shortest_window
 from models.versions import Manifest, Validation, new_version_id
 from streams.durable import replace_durably
-from streams.errors import StoreUnavailable, StreamLensError
+from streams.errors import ModelError, StoreUnavailable, StreamLensError
 
 __all__ = ["RESULT", "AnswerTask", "TrainingTask", "main"]
 
@@ -114,16 +114,23 @@ class AnswerTask:
 
     def _initial(self) -> Outcome:
         job, registry = self.task.job, self._registry
-        kinds = dict.fromkeys([job.model, *self.task.kinds, *_given(self.task.rating_model)])
-        trained: dict[str, str] = {}
-        for kind in kinds:
-            there = registry.newest(kind, job.event_time)
-            trained[kind] = (there or self._train(Recipe(kind))).version_id
         champion = registry.champion()
-        if champion is not None:
-            return Outcome(decision="none", reason=f"{champion.version_id} is champion already", trained=trained)
-        first = trained.pop(job.model)
-        return Outcome(decision="promote", reason="the first champion", version_id=first, trained=trained)
+        first = None if champion else registry.newest(job.model, job.event_time) or self._train(Recipe(job.model))
+        trained, failed = self._train_beside(
+            kind
+            for kind in dict.fromkeys([*self.task.kinds, *_given(self.task.rating_model)])
+            if (first is None or kind != job.model) and registry.newest(kind, job.event_time) is None
+        )
+        if champion is not None or first is None:
+            found = champion.version_id if champion else ""
+            return Outcome(decision="none", reason=f"{found} is champion already", metrics=failed, trained=trained)
+        return Outcome(
+            decision="promote",
+            reason="the first champion",
+            version_id=first.version_id,
+            metrics=failed,
+            trained=trained,
+        )
 
     def _retrain(self) -> Outcome:
         job = self.task.job
@@ -132,14 +139,22 @@ class AnswerTask:
         champion = self._registry.champion_at(job.due)
         recipe = self._recipe(champion)
         outcome = self._verdict(recipe, champion)
-        trained: dict[str, str] = {}
-        if outcome.decision == "promote":
-            version = self._train(recipe)
-            outcome = msgspec.structs.replace(outcome, version_id=version.version_id)
-        for kind in _given(self.task.rating_model):
-            if kind != job.model or outcome.decision != "promote":
+        promoted = outcome.decision == "promote"
+        if promoted:
+            outcome = msgspec.structs.replace(outcome, version_id=self._train(recipe).version_id)
+        beside = (kind for kind in _given(self.task.rating_model) if not (promoted and kind == job.model))
+        trained, failed = self._train_beside(beside)
+        return msgspec.structs.replace(outcome, metrics=outcome.metrics | failed, trained=trained)
+
+    def _train_beside(self, kinds: Iterable[str]) -> tuple[dict[str, str], dict[str, Any]]:
+        """Versions by kind, and as evidence those that could not be trained: they hold up nobody's promotion."""
+        trained, failed = {}, {}
+        for kind in kinds:
+            try:
                 trained[kind] = self._train(self._recipe_of(kind)).version_id
-        return msgspec.structs.replace(outcome, trained=trained)
+            except ModelError as error:
+                failed[kind] = str(error)
+        return trained, {"not_trained": failed} if failed else {}
 
     def _recipe(self, champion: Version | None) -> Recipe:
         """The champion's own, where its kind is asked for."""

@@ -35,6 +35,7 @@ from agents.jobs import (
     put_back,
     shadow_checked,
     shadow_job,
+    shadow_of_entry,
     started,
 )
 from agents.store_thread import StoreThread
@@ -101,16 +102,22 @@ class _Counted:
 
 
 class Supervisor:
-    """``running``: the job in work, for a status line; its progress is in the table."""
+    """``running``: the job in work, for a status line; its progress is in the table. answered: how many have ended.
+
+    idle_at_end: whether the run has ended and no job is left that can run.
+    """
 
     def __init__(self, options: TrainerOptions, store: JobStore, thread: StoreThread) -> None:
         self.options = options
         self.running: Job | None = None
+        self.answered = 0
+        self.idle_at_end = False
         self._store = store
         self._thread = thread
         self._registry = Registry(options.models)
         self._counted: dict[str, _Counted] = {}
         self._progress = ""
+        self._looked_at = -1
 
     async def run(self) -> None:
         """Until cancelled. Raises what the stores and the registry do, and WriterFenced once another took over."""
@@ -121,7 +128,7 @@ class Supervisor:
             else:
                 try:
                     if not begun:
-                        await self._begin()
+                        await self.begin()
                         begun = True
                     elif await self.step():
                         continue
@@ -135,14 +142,16 @@ class Supervisor:
         if progress is None:
             return False
         settled = progress.settled(self.options.lateness_s)
+        await self._watch_others_promotion(progress)
         jobs = await self._thread.patiently(self._store.jobs)
         jobs = [await self._watched(job, settled) for job in jobs if job.state not in FINAL]
         job = next_job(jobs, settled)
+        self.idle_at_end = job is None and progress.ended
         if job is not None:
             await self._answer(job)
         return job is not None
 
-    async def _begin(self) -> None:
+    async def begin(self) -> None:
         """After a start: nobody works on what is said to be running, and what is done needs no folder."""
         options = self.options
         if options.training_end is not None:
@@ -152,6 +161,22 @@ class Supervisor:
                 await self._interrupt(job, "the trainer was stopped")
             elif job.state in FINAL:
                 self._clear(job)
+
+    async def _watch_others_promotion(self, progress: Progress) -> None:
+        """Whoever promoted the champion, it is looked back at: from when it serves, and both have learnt nothing."""
+        trail = self._registry.audit()
+        place = max((i for i, entry in enumerate(trail) if entry.action != "rejected"), default=-1)
+        entry = trail[place] if trail else None
+        if place <= self._looked_at or entry is None:
+            return
+        self._looked_at = place
+        if entry.action != "promoted" or entry.previous is None or entry.request is not None:
+            return
+        new, old = (self._registry.get(version_id).manifest for version_id in (entry.version_id, entry.previous))
+        at_once = (progress.closed // DAY_S + 1) * DAY_S
+        since = max(at_once if entry.effective is None else entry.effective, new.as_of, old.as_of)
+        job = shadow_of_entry(self.options.run_id, place, new.kind, entry, since, self.options.train_delay_s)
+        await self._thread.patiently(self._store.change, None, (), [job])
 
     async def _watched(self, job: Job, settled: int) -> Job:
         """A shadow job that waits for slates, after a look at how many there are."""
@@ -241,6 +266,7 @@ class Supervisor:
         if ended.state == "promoted" and ended.kind == "retrain" and ended.against is not None:
             shadows.append(shadow_job(ended, self.options.train_delay_s))
         await self._thread.patiently(self._store.change, ended, answers(ended, outcome), shadows)
+        self.answered += 1
         log.info("job ended", job=job.id, state=ended.state, reason=ended.reason)
         self._clear(job)
         return True

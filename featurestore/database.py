@@ -22,7 +22,7 @@ from featurestore.sqlite import SQLiteDatabase, database_path
 from featurestore.view_settings import ViewSettings
 from streams.dataset import Movie
 from streams.errors import ConfigError, StoreError, StoreMissing
-from streams.postgres_url import PostgresAddress, is_postgres
+from streams.postgres_url import PostgresAddress, is_postgres, with_schema_suffix
 
 if TYPE_CHECKING:
     from featurestore.postgres import PostgresDatabase
@@ -38,6 +38,7 @@ __all__ = [
     "read_catalogue",
     "scratch_folder",
     "store_label",
+    "url_beside",
 ]
 
 _FEATURES = "feature store"
@@ -194,6 +195,17 @@ def read_catalogue(database: Database) -> Catalogue:
 def store_label(url: str) -> str:
     """The store as messages name it: its file, or its URL without the password."""
     return PostgresAddress.parse(url).shown if is_postgres(url) else str(database_path(url))
+
+
+def url_beside(store_url: str, name: str) -> str:
+    """Where another agent keeps what is its own: a file beside the store, on PostgreSQL a schema beside its schema.
+
+    >>> url_beside("sqlite:///var/features.db", "loop"), url_beside("postgresql://db/x?schema=run_1", "loop")
+    ('sqlite:///var/loop.db', 'postgresql://db/x?schema=run_1_loop')
+    """
+    if is_postgres(store_url):
+        return with_schema_suffix(store_url, name)
+    return f"sqlite:///{database_path(store_url).with_name(f'{name}.db')}"
 
 
 def scratch_folder(url: str) -> Path | None:

@@ -44,8 +44,17 @@ async def run_status(target: Target, bus: Bus, *, wall: Callable[[], float] = ti
         "topics": {name: sum(end for _, end in ranges.values()) for name, ranges in held.items()},
         "features": features_status(target.store_url, held.get(RATINGS, {}), wall()),
         "freshness": await freshness_status(target, bus, wall()),
+        "trainer": None if folder is None else holder(folder, "trainer"),
+        "jobs": jobs_status(target.store_url),
         "metrics": await latest_metrics(bus) if METRICS in topics else {},
     }
+
+
+def jobs_status(store_url: str) -> list[dict[str, Any]]:
+    """The trainer's jobs, by event time; none where no trainer was there."""
+    from agents.job_store import read_jobs
+
+    return [msgspec.to_builtins(job) for job in read_jobs(store_url)]
 
 
 async def freshness_status(target: Target, bus: Bus, now: float) -> dict[str, Any] | None:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
     NoDecode,
@@ -30,11 +30,15 @@ from streams.topics import MAX_PARTITIONS
 
 __all__ = [
     "DEFAULT_FILE",
+    "ExperimentSettings",
     "FeatureSettings",
     "FreshnessSettings",
     "KafkaSection",
+    "LoopSettings",
+    "MonitorsSettings",
     "ReplaySettings",
     "Settings",
+    "TrainerSettings",
     "load_settings",
 ]
 
@@ -125,6 +129,62 @@ class FreshnessSettings(BaseModel):
         )
 
 
+class LoopSettings(BaseModel):
+    """The closed loop: ``[loop]``."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    rating_model: Literal["mf"] | None = "mf"
+    """The kind whose predicted stars RMSE is measured by; None for no RMSE."""
+    train_delay_days: Annotated[int, Field(ge=1)] = 1
+    """Event days from a decision to retrain until its answer takes effect."""
+
+    @field_validator("rating_model", mode="before")
+    @classmethod
+    def _none(cls, value: object) -> object:
+        """TOML and the environment have no null."""
+        return None if value == "none" else value
+
+
+class MonitorsSettings(BaseModel):
+    """What is watched, and when a model is trained anew: ``[monitors]``."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    thresholds: Path | None = None
+    """The file of rules and detectors; None is the one that comes along."""
+    slates: bool = True
+    """Whether a loop makes slates in this run; without one, days close by ``ratings`` alone."""
+    model: str = "mf"
+    """What retrain events ask for where no slate says which champion serves."""
+
+
+class ExperimentSettings(BaseModel):
+    """What the first champion is: ``[experiment]``."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    champion: str = "ease"
+    """The kind that is trained and promoted before the first slate."""
+    kinds: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_words)] = ()
+    """The kinds that are trained beside it, for variants."""
+
+
+class TrainerSettings(BaseModel):
+    """How retrain events are answered: ``[trainer]``."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    time_limit_s: Annotated[float, Field(gt=0)] = 3_600.0
+    """A job's process that takes longer is killed, and the job has failed."""
+    memory_limit_mib: Annotated[float, Field(gt=0)] = 4_096.0
+    """A job's process with more in memory is killed, and the job has failed."""
+    max_attempts: Annotated[int, Field(ge=1)] = 3
+    """How often a job is begun whose process, or trainer, dies."""
+    niceness: Annotated[int, Field(ge=0, le=19)] = 10
+    """How far a job's process stands back behind others: 0 not at all."""
+
+
 class KafkaSection(BaseModel):
     """Security and compression of a ``kafka://`` bus: ``[kafka]``."""
 
@@ -167,6 +227,10 @@ class Settings(BaseSettings):
     replay: ReplaySettings = ReplaySettings()
     features: FeatureSettings = FeatureSettings()
     freshness: FreshnessSettings = FreshnessSettings()
+    loop: LoopSettings = LoopSettings()
+    monitors: MonitorsSettings = MonitorsSettings()
+    experiment: ExperimentSettings = ExperimentSettings()
+    trainer: TrainerSettings = TrainerSettings()
     kafka: KafkaSection = KafkaSection()
 
     @classmethod

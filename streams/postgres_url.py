@@ -11,7 +11,14 @@ from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
 from streams.errors import ConfigError
 
-__all__ = ["DEFAULT_SCHEMA", "PostgresAddress", "is_postgres", "store_url_of_run", "without_password"]
+__all__ = [
+    "DEFAULT_SCHEMA",
+    "PostgresAddress",
+    "is_postgres",
+    "store_url_of_run",
+    "with_schema_suffix",
+    "without_password",
+]
 
 DEFAULT_SCHEMA = "streamlens"
 """Of a store that belongs to no run."""
@@ -76,6 +83,18 @@ def store_url_of_run(url: str, run_id: str) -> str:
     if not is_postgres(url) or PostgresAddress.parse(url).schema:
         return url
     return f"{url}{'&' if urlsplit(url).query else '?'}schema=run_{run_id}"
+
+
+def with_schema_suffix(url: str, suffix: str) -> str:
+    """The URL of a schema beside the one of ``url``, for tables that another program writes.
+
+    >>> with_schema_suffix("postgresql://db/features?sslmode=require&schema=run_1", "loop")
+    'postgresql://db/features?sslmode=require&schema=run_1_loop'
+    """
+    parts = urlsplit(url)
+    parameters = dict(parse_qsl(parts.query, keep_blank_values=True))
+    parameters["schema"] = f"{parameters.get('schema') or DEFAULT_SCHEMA}_{suffix}"
+    return _url(parts.netloc, parts.path, urlencode(parameters, quote_via=quote))
 
 
 def without_password(url: str) -> str:

@@ -45,7 +45,7 @@ def _print(found: dict[str, Any]) -> None:
     if found["drift"]:
         typer.echo(f"drift     {', '.join(found['drift'])}")
     typer.echo(f"bus       {found['bus']}\nstore     {found['store']}")
-    for role in ("replayer", "worker"):
+    for role in ("replayer", "worker", "trainer"):
         typer.echo(f"{role:9} {'not running' if found[role] is None else f'running (process {found[role]})'}")
     features = found["features"]
     if features is None:
@@ -54,7 +54,20 @@ def _print(found: dict[str, Any]) -> None:
         _print_features(features, found["freshness"])
     heading("topics:")
     print_table(["topic", "records"], found["topics"].items())
+    _print_jobs(found["jobs"])
     _print_metrics({name: _whole(row["value"]) for name, row in found["metrics"].items()})
+
+
+def _print_jobs(jobs: list[dict[str, Any]]) -> None:
+    if jobs:
+        heading("training jobs:")
+        columns = ["job", "kind", "model", "event time", "effective", "state", "tries", "what"]
+        rows = [
+            [job["id"], job["kind"], job["model"], moment(job["event_time"]), moment(job["due"]), job["state"]]
+            + [job["attempts"], job["progress"] or job["reason"] or "-"]
+            for job in jobs
+        ]
+        print_table(columns, rows)
 
 
 def _print_metrics(metrics: dict[str, float | int]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import ExitStack, suppress
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,6 +12,7 @@ import typer
 
 from streamlens.cli import options
 from streamlens.cli.console import StatusLine, moment, text
+from streamlens.cli.trainer_role import work_trainer
 from streamlens.signals import run_until_signal
 
 if TYPE_CHECKING:
@@ -24,6 +26,13 @@ __all__ = ["register"]
 _WATCH_S = 0.25
 
 
+class Role(StrEnum):
+    """Each is a process of its own, with a store of its own."""
+
+    FEATURES = "features"
+    TRAINER = "trainer"
+
+
 def register(app: typer.Typer) -> None:
     app.command()(worker)
 
@@ -34,12 +43,15 @@ def worker(
         bool, typer.Option("--rebuild", help="Throw the store away; recompute it from the log.")
     ] = False,
     quiet: options.Quiet = False,
+    role: Annotated[Role, typer.Option("--role", help="What it does: keep the features, or train models.")] = (
+        Role.FEATURES
+    ),
     run: options.RunId = None,
     bus: options.Bus = None,
     store: options.Store = None,
     with_parent: options.WithParent = False,
 ) -> None:
-    """Keep the features of the run, until Ctrl-C; without a run, wait for one."""
+    """Keep the features of the run, or another role, until Ctrl-C; without a run, wait for one."""
     with suppress(KeyboardInterrupt):  # Ctrl-C before there is anything to drain
         from streamlens.waiting import once_there
 
@@ -52,7 +64,10 @@ def worker(
                 if target.run and target.run.info.completed_at and not (run or until_end or quiet):
                     next_run = "`streamlens replay` begins another, which needs a worker started after it"
                     typer.echo(f"run {target.run_id} is already published in full; {next_run}", err=True)
-                await _work(target, stopping, until_end, rebuild, quiet)
+                if role is Role.TRAINER:
+                    await work_trainer(target, stopping, until_end=until_end, rebuild=rebuild, quiet=quiet)
+                else:
+                    await _work(target, stopping, until_end, rebuild, quiet)
 
         run_until_signal(main, with_parent=with_parent)
 

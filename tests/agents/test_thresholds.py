@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from importlib.resources import files
 from pathlib import Path
 
 import pytest
 
-from agents.thresholds import MEASURES, SIGNALS, default_thresholds, load_thresholds, parse_thresholds
+from agents.thresholds import MEASURES, SIGNALS, Gates, default_thresholds, load_thresholds, parse_thresholds
 from streams.errors import ConfigError
 
 DEFAULT = (files("agents") / "thresholds.toml").read_text()
@@ -41,3 +42,21 @@ def test_what_is_not_understood_is_refused(right: str, wrong: str, told: str) ->
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"expected a TOML file at .*none.toml"):
         load_thresholds(tmp_path / "none.toml")
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("min_slates = 0", "min_slates"),
+        ("confidence = 1.0", "confidence"),
+        ("n_bootstrap = 10", "n_bootstrap"),
+        ("min_slate = 5", "did you mean min_slates"),
+    ],
+)
+def test_gates_are_of_the_same_file_and_checked(line: str, said: str) -> None:
+    assert default_thresholds().gates == Gates()
+    name = line.split(" ")[0]
+    text = re.sub(rf"^{name} = .*$", line, DEFAULT, flags=re.MULTILINE)
+    text = text if text != DEFAULT else DEFAULT.replace("[gates]", f"[gates]\n{line}")
+    with pytest.raises(ConfigError, match=said):
+        parse_thresholds(text, "test")

@@ -1,0 +1,338 @@
+"""The trainer: events answered once, by champions that are better; limits, crashes, and what is planted."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from agents import training_supervisor
+from agents.jobs import Job
+from agents.trainer import Trainer
+from agents.training_supervisor import Supervisor
+from models.training import Recipe, train_version
+from streams.bus import open_bus
+from streams.errors import GroupBusy
+from streams.events import DAY_S, DEADLETTER, MODELS, RETRAIN, DeadLetter, ModelEvent
+from streams.testing import collect
+from tests.agents.training_world import (
+    DIE,
+    GATES,
+    TRAINING_END,
+    T,
+    Workplace,
+    child,
+    retrain_event,
+    world,
+)
+from tests.featurestore.conftest import BuildStore, build_store
+
+__all__ = ["build_store"]
+
+INITIAL = "run/trainer/initial"
+
+
+@pytest.fixture(scope="module")
+def stored(build_store: BuildStore) -> Path:
+    """The feature store of the world, to be copied."""
+    return Path(build_store(world()).removeprefix("sqlite:///"))
+
+
+@pytest.fixture
+def place(stored: Path, tmp_path: Path) -> Workplace:
+    with sqlite3.connect(stored) as source, sqlite3.connect(tmp_path / "features.db") as target:
+        source.backup(target)
+    return Workplace(f"sqlite:///{tmp_path}/features.db", tmp_path)
+
+
+def plant(place: Workplace, *kinds: str) -> list[str]:
+    """Champions one after the other, as of the training's end, effective at the event's time; their versions."""
+    found = []
+    for kind in kinds:
+        version = train_version(place.store_url, place.registry, Recipe(kind), as_of=TRAINING_END)
+        place.registry.promote(version, by="test", why="planted", effective=T if found else TRAINING_END)
+        found.append(version.version_id)
+    return found
+
+
+def decisions(place: Workplace) -> list[tuple[str, str | None, int | None]]:
+    return [(e.action, e.request, e.effective) for e in place.registry.audit()]
+
+
+async def test_from_the_first_champion_to_a_better_one_that_is_kept(place: Workplace) -> None:
+    events = await place.work(retrain_event("e1"), retrain_event("e1"), rating_model="mf", kinds=("popularity",))
+    jobs = place.jobs
+    assert {job.id: job.state for job in jobs.values()} == {INITIAL: "promoted", "e1": "promoted", "e1/shadow": "done"}
+    first, better = jobs[INITIAL].version_id, jobs["e1"].version_id
+    assert decisions(place) == [("promoted", INITIAL, TRAINING_END), ("promoted", "e1", T + DAY_S)]
+    serving = [place.registry.champion_at(at) for at in (TRAINING_END, T + DAY_S - 1, T + DAY_S)]
+    assert [version.version_id if version else None for version in serving] == [first, first, better]
+    assert place.registry.champion_at(TRAINING_END - 1) is None
+    assert [(e.kind, e.model, e.request, e.event_id) for e in events] == [
+        ("trained", "mf", None, 1),
+        ("promoted", "popularity", None, 2),
+        ("trained", "mf", "e1", 3),
+        ("promoted", "ease", "e1", 4),
+    ]
+    evidence = events[-1].metrics
+    assert evidence["slates"] >= GATES.min_slates
+    assert TRAINING_END <= evidence["window"][0] < evidence["window"][1] == T
+    assert evidence["difference"][1] > 0
+    winner = place.registry.get(better or "")
+    assert (winner.manifest.as_of, winner.manifest.serves_from, winner.manifest.request) == (T, T + DAY_S, "e1")
+    assert jobs["e1/shadow"].reason.startswith("kept")
+    assert jobs["e1/shadow"].event_time % DAY_S == 0
+    mf = [place.registry.newest("mf", at) for at in (TRAINING_END, T + DAY_S - 1, T + DAY_S)]
+    assert [version.manifest.as_of if version else None for version in mf] == [TRAINING_END, TRAINING_END, T]
+    assert not any((place.folder / "jobs").iterdir()), "folders of jobs that are done were left"
+
+
+async def test_what_is_no_better_is_rejected_with_the_reason(place: Workplace) -> None:
+    plant(place, "ease")
+    events = await place.work(
+        retrain_event("same"), retrain_event("worse", "popularity"), retrain_event("unknown", "nope"),
+        retrain_event("early", "ease", TRAINING_END + 2 * DAY_S), b"{", b'{"id":"x"}',
+    )  # fmt: skip
+    told = {event.request: event for event in events}
+    assert {name: told[name].kind for name in told} == {
+        None: told[None].kind, "same": "rejected", "worse": "rejected", "unknown": "failed", "early": "rejected"
+    }  # fmt: skip
+    assert told["worse"].reason.startswith("worse: CTR -")
+    assert told["same"].reason.startswith(("inconclusive", "worse"))
+    assert told["early"].reason == "too few slates: 48 of 300 since what the champion has learnt from"
+    assert told["early"].version is None
+    assert "expected one of the models" in told["unknown"].reason
+    assert place.registry.get(told["worse"].version or "").status == "rejected"
+    assert Counter(action for action, *_ in decisions(place)) == {"promoted": 1, "rejected": 2}
+    assert [letter.offset for letter in place.dead_letters()] == [4, 5]
+
+
+async def test_a_worse_model_planted_as_champion_is_rolled_back_and_the_better_one_stays(place: Workplace) -> None:
+    good, bad = plant(place, "ease", "popularity")
+    events = await place.work(training_end=None)
+    (shadow,) = place.jobs.values()
+    assert (shadow.state, shadow.version_id, shadow.against) == ("done", bad, good)
+    assert [(e.kind, e.version, e.event_time) for e in events] == [("rolled_back", good, shadow.due)]
+    assert events[0].metrics["difference"][2] < 0
+    assert decisions(place)[-1] == ("rolled back", shadow.id, shadow.due)
+    at = [place.registry.champion_at(moment) for moment in (T, shadow.due - 1, shadow.due)]
+    assert [version.version_id if version else None for version in at] == [bad, bad, good]
+
+
+QUIET: dict[str, Any] = {
+    "training_end": None,
+    "gates": msgspec.structs.replace(GATES, shadow_min_slates=10**6),
+    "max_attempts": 9,
+}
+"""Nothing but the event."""
+
+CRASHES = {
+    "before training": f"job.AnswerTask.outcome = lambda self: {DIE}",
+    "after the verdict": f"job.AnswerTask._train = lambda self, recipe: {DIE}",
+    "before the version is there": f"job.Registry.add = lambda self, draft: {DIE}",
+    "after the version": f"keep = job.keep_version; job.keep_version = lambda *given: (keep(*given), {DIE})",
+    "before the result": f"job.replace_durably = lambda path, content: {DIE} if path.name == job.RESULT else None",
+    "after the result": f"put = job.replace_durably; job.replace_durably = lambda path, content: (put(path, content), "
+    f"{DIE} if path.name == job.RESULT else None)",
+}
+
+
+@pytest.mark.parametrize("crash", CRASHES.values(), ids=CRASHES)
+async def test_a_job_killed_at_any_step_is_one_promotion(place: Workplace, crash: str) -> None:
+    """The process dies where it comes to the step; the next one does not."""
+    plant(place, "popularity")
+    first = await place.work(retrain_event("e1"), **QUIET, command=child(crash), prepare=one_step)
+    job = place.jobs["e1"]
+    assert (job.state, "signal 9" in job.reason) in {("queued", True), ("promoted", False)}
+    assert (job.state == "promoted") == ("put(path" in crash)
+    again = await place.work(first=1, **QUIET)
+    assert again[: len(first)] == first
+    assert_promoted_once(place, again)
+
+
+def assert_promoted_once(place: Workplace, events: list[ModelEvent]) -> None:
+    assert [(e.kind, e.request, e.event_id) for e in events] == [("promoted", "e1", 1)]
+    assert decisions(place)[1:] == [("promoted", "e1", T + DAY_S)]
+    assert len([v for v in place.registry.versions() if v.manifest.request == "e1"]) == 1
+    assert place.registry.damaged() == {}
+    assert place.jobs["e1"].state == "promoted"
+
+
+def one_step(supervisor: Supervisor) -> None:
+    """The trainer is stopped after one job."""
+    step, left = supervisor.step, [1]
+
+    async def limited() -> bool:
+        left[0] -= 1
+        return left[0] >= 0 and await step()
+
+    supervisor.step = limited  # type: ignore[method-assign]
+
+
+class Killed(BaseException):
+    """In place of a kill: nothing of the trainer goes on after it."""
+
+
+def dying(point: str) -> Callable[[Supervisor], None]:
+    def prepare(supervisor: Supervisor) -> None:
+        change = supervisor._store.change
+
+        def die(*given: object) -> None:
+            job = given[0]
+            if isinstance(job, Job) and job.state == point.split()[-1]:
+                if point.startswith("after"):
+                    change(*given)  # type: ignore[arg-type]
+                raise Killed
+            change(*given)  # type: ignore[arg-type]
+
+        supervisor._store.change = die  # type: ignore[method-assign, assignment]
+
+    return prepare
+
+
+STEPS = ("before running", "after running", "before promoted", "after promoted", "before deciding", "after deciding")
+
+
+@pytest.mark.parametrize("point", STEPS)
+async def test_a_trainer_killed_at_any_step_is_one_promotion(
+    place: Workplace, point: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plant(place, "popularity")
+    with monkeypatch.context() as patched:
+        decide = training_supervisor._decide
+        if point == "before deciding":
+            patched.setattr(training_supervisor, "_decide", _die)
+        if point == "after deciding":
+            patched.setattr(training_supervisor, "_decide", lambda *given: (decide(*given), _die()))
+        with pytest.raises(Killed):
+            await place.work(retrain_event("e1"), **QUIET, prepare=dying(point))
+    assert_promoted_once(place, await place.work(first=1, **QUIET))
+
+
+def _die(*_: object) -> None:
+    raise Killed
+
+
+async def test_jobs_that_are_forgotten_are_answered_by_what_was_decided(place: Workplace) -> None:
+    plant(place, "popularity")
+    await place.work(retrain_event("e1"), training_end=None)
+    versions = place.registry.versions()
+    for file in place.folder.glob("trainer.db*"):
+        file.unlink()
+    await place.work(retrain_event("e1"), training_end=None)
+    assert place.jobs["e1"].state == "promoted"
+    assert place.registry.versions() == versions
+    assert len(decisions(place)) == 2
+
+
+SLOW = ("import sys, time; print('at work', flush=True); time.sleep(600)",)
+HUNGRY = ("import time; held = bytearray(200 << 20); held[::4096] = b'x' * len(held[::4096]); time.sleep(600)",)
+
+
+@pytest.mark.parametrize(
+    ("code", "limits", "said"),
+    [
+        (SLOW, {"time_limit_s": 0.5}, "time limit: not done after 0.5 s"),
+        (HUNGRY, {"memory_limit_mib": 100.0}, "memory limit: "),
+        (
+            ("import sys; sys.exit('no luck')",),
+            {},
+            "given up after 3 tries: its process ended with exit code 1: no luck",
+        ),
+        (("import sys; sys.stderr.write('bad data'); sys.exit(2)",), {}, "exit code 2: bad data"),
+    ],
+    ids=["slow", "hungry", "dying", "refusing"],
+)
+async def test_a_job_that_goes_wrong_has_failed_and_says_why(
+    place: Workplace, code: tuple[str], limits: dict[str, float], said: str
+) -> None:
+    (told,) = await place.work(retrain_event("e1"), command=(sys.executable, "-c", *code), training_end=None, **limits)
+    assert (told.kind, told.request) == ("failed", "e1")
+    assert said in told.reason
+    assert place.jobs["e1"].attempts == (3 if "3 tries" in said else 1)
+    assert decisions(place) == []
+
+
+ENDLESS = """
+import asyncio, sys
+from pathlib import Path
+from typing import Any
+from tests.agents.training_world import Workplace, child, retrain_event
+
+place = Workplace(sys.argv[1], Path(sys.argv[2]))
+command = child("job.AnswerTask.outcome = lambda self: (job.Path(%r).write_text(str(os.getpid())), "
+                "__import__('time').sleep(600))" % sys.argv[3])
+asyncio.run(place.work(retrain_event("e1"), training_end=None, command=command))
+"""
+
+
+async def test_a_trainer_that_is_killed_takes_its_job_along_and_the_next_one_answers(place: Workplace) -> None:
+    plant(place, "popularity")
+    told = place.folder / "pid"
+    command = [sys.executable, "-c", ENDLESS, place.store_url, str(place.folder), str(told)]
+    with subprocess.Popen(command) as trainer:  # noqa: ASYNC220
+        async with asyncio.timeout(60):
+            while not (told.exists() and told.read_text()):  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+        pid = int(told.read_text())
+        os.kill(pid, 0)
+        trainer.kill()
+    assert place.jobs["e1"].state == "running"
+    async with asyncio.timeout(60):
+        while is_there(pid):  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+    assert_promoted_once(place, await place.work(first=1, **QUIET))
+    assert place.jobs["e1"].attempts == 2
+
+
+def is_there(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+async def test_two_events_while_one_is_at_work_and_a_second_trainer_is_refused(place: Workplace) -> None:
+    """On a bus: the log is read on while a job is at work, stopping puts it back, and every event is answered once."""
+    bus_url = f"sqlite:///{place.folder}/bus.db"
+    plant(place, "ease")
+    slow = replace(place.options(training_end=None, command=child("import time; time.sleep(600)")), bus_url=bus_url)
+    trainer, stopping = Trainer(slow), asyncio.Event()
+    running = asyncio.create_task(trainer.run(stopping))
+    async with asyncio.timeout(60), open_bus(bus_url) as bus:
+        while not trainer.store.held:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        async with bus.producer() as producer:
+            for value in (retrain_event("e1"), b"garbage", retrain_event("e2", "popularity"), retrain_event("e1")):
+                await producer.send(RETRAIN, value)
+            await producer.flush()
+        while len(place.jobs) < 2 or trainer.supervisor.running is None:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        with pytest.raises(GroupBusy):
+            await Trainer(slow).run(asyncio.Event())
+        stopping.set()
+        await running
+        assert {job.id: (job.state, job.attempts) for job in place.jobs.values()} == {
+            "e1": ("queued", 0),
+            "e2": ("queued", 0),
+        }
+        trainer, stopping = Trainer(replace(slow, command=place.options().command)), asyncio.Event()
+        running = asyncio.create_task(trainer.run(stopping))
+        letters = await collect(bus, DEADLETTER, 1)
+        told = [msgspec.json.decode(value, type=ModelEvent) for value in await collect(bus, MODELS, 2)]
+        stopping.set()
+        await running
+        assert msgspec.json.decode(letters[0], type=DeadLetter).offset == 1
+        assert sorted(event.request or "" for event in told) == ["e1", "e2"]
+        assert {event.source for event in told} == {"run/trainer/retrain/0"}
+    assert place.all_final()
