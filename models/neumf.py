@@ -46,7 +46,7 @@ class NeuMF(Recommender):
 
     factors: of the GMF part. hidden: width of the MLP's first layer; the next has half of it. ridge: see
     :mod:`models.factor_start`. negatives: sampled movies per rating. batch: ratings of an optimiser step, of whole
-    users. epochs: at most so many passes; the last slice of each user's ratings says how many, ``patience`` how long to
+    users. epochs: at most so many passes; the last slice of ratings says how many, ``patience`` how long to
     wait for a better one, and then all ratings are learnt from. device: cpu, cuda, or auto.
     """
 

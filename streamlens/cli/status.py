@@ -63,8 +63,12 @@ def _print_jobs(jobs: list[dict[str, Any]]) -> None:
         heading("training jobs:")
         columns = ["job", "kind", "model", "event time", "effective", "state", "tries", "what"]
         rows = [
-            [job["id"], job["kind"], job["model"], moment(job["event_time"]), moment(job["due"]), job["state"]]
-            + [job["attempts"], job["progress"] or job["reason"] or "-"]
+            [
+                *(job[name] for name in ("id", "kind", "model")),
+                *(moment(job[name]) for name in ("event_time", "due")),
+                *(job[name] for name in ("state", "attempts")),
+                job["progress"] or job["reason"] or "-",
+            ]
             for job in jobs
         ]
         print_table(columns, rows)

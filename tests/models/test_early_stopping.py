@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from models.early_stopping import LastSlice, train_stopping_early
@@ -25,6 +27,39 @@ def test_each_users_last_tenth_is_held_out_and_nothing_else() -> None:
     assert last.held.column.tolist() == [18, 19] * 30
     both = np.concatenate([part.row * 40 + part.column for part in (last.before, last.held)])
     assert np.sort(both).tolist() == (data().row * 40 + data().column).tolist()
+
+
+def all_at_once(n_users: int, n_each: int = 20) -> TrainingData:
+    """Everybody rates a movie at each moment."""
+    every = data(n_users, n_each)
+    return replace(every, timestamp=every.column)
+
+
+def test_one_slice_of_time_is_held_out_of_all_users() -> None:
+    last = LastSlice.of(all_at_once(n_users=100))
+    assert last.held.timestamp.min() > last.before.timestamp.max()
+    assert sorted(set(last.held.column.tolist())) == [18, 19]
+    assert last.judged.tolist() == list(range(100))
+
+
+def test_users_who_only_come_within_the_slice_are_not_judged() -> None:
+    """Whom the model has never seen would be judged without a history."""
+    some = all_at_once(n_users=120)
+    late = some.row >= 110
+    last = LastSlice.of(replace(some, timestamp=np.where(late, 19, some.timestamp)))
+    assert last.judged.tolist() == list(range(110))
+    assert set(last.held.row.tolist()) >= set(range(110, 120))
+    assert last.ndcg(lambda histories: np.tile(-np.arange(40, dtype=np.float32), (len(histories), 1))) is not None
+
+
+def test_with_too_few_users_on_both_sides_each_users_own_last_ratings_are_held_out() -> None:
+    few = LastSlice.of(all_at_once(n_users=99))
+    assert few.held.timestamp.min() == few.before.timestamp.max() + 1 == 18
+    one_after_the_other = LastSlice.of(data(n_users=200))
+    assert len(LastSlice.of_time(data(n_users=200)).judged) == 0
+    assert one_after_the_other.before.histories.lengths.tolist() == [18] * 200
+    without_times = replace(all_at_once(n_users=200), timestamp=np.zeros(4_000, np.int64))
+    assert LastSlice.of(without_times).before.histories.lengths.tolist() == [18] * 200
 
 
 def test_ndcg_of_the_right_and_of_the_wrong_order() -> None:
