@@ -1,0 +1,83 @@
+"""``streamlens worker --role trainer``: from a run to its first champion, and the answer to an event."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from streamlens.cli.app import run
+from streams.bus import open_bus
+from streams.events import MODELS, ModelEvent
+from streams.retrain import RetrainRequest, RetrainRequested, ask_for_retrain
+from streams.testing import collect
+
+Capture = pytest.CaptureFixture[str]
+WORLD = "synthetic:users=60,ratings=2000,movies=300,seed=5"
+TRAINER = ["worker", "--role", "trainer", "--until-end", "--quiet"]
+
+
+async def ask(bus_url: str, moment: int) -> None:
+    why = RetrainRequest(reason="because", severity="schedule", asked_by="test")
+    async with open_bus(bus_url) as bus:
+        event = RetrainRequested.of("ease", why, id="e1", source="test", time=datetime.fromtimestamp(moment, UTC))
+        await ask_for_retrain(bus, event)
+
+
+async def told(bus_url: str, count: int) -> list[ModelEvent]:
+    async with open_bus(bus_url) as bus:
+        return [msgspec.json.decode(value, type=ModelEvent) for value in await collect(bus, MODELS, count)]
+
+
+def test_the_first_champion_and_the_answer_to_an_event(
+    workplace: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STREAMLENS_EXPERIMENT_CHAMPION", "popularity")
+    monkeypatch.setenv("STREAMLENS_EXPERIMENT_KINDS", "decayed-popularity")
+    monkeypatch.setenv("STREAMLENS_LOOP_RATING_MODEL", "none")
+    assert run(["replay", "--data", WORLD, "--speed", "max", "--quiet"]) == 0
+    assert run(["worker", "--until-end", "--quiet"]) == 0
+    (folder,) = (workplace / "var" / "runs").iterdir()
+    capsys.readouterr()
+    assert run(["status", "--json"]) == 0
+    before = json.loads(capsys.readouterr().out)
+    assert (before["jobs"], before["trainer"]) == ([], None)
+    asyncio.run(ask(before["bus"], before["features"]["clock"]))
+    assert run(TRAINER) == 0
+    assert run(["status", "--json"]) == 0
+    initial, answer = json.loads(capsys.readouterr().out)["jobs"]
+    assert (initial["state"], initial["model"]) == ("promoted", "popularity")
+    assert (answer["id"], answer["state"], answer["model"]) == ("e1", "rejected", "ease")
+    assert answer["reason"].startswith("too few slates: ")
+    events = asyncio.run(told(before["bus"], 3))
+    assert [(e.kind, e.model, e.request) for e in events] == [
+        ("trained", "decayed-popularity", None),
+        ("promoted", "popularity", None),
+        ("rejected", "ease", "e1"),
+    ]
+    assert run(["status"]) == 0
+    assert "training jobs:" in capsys.readouterr().out
+    assert run(["models", "audit", "--json"]) == 0
+    (entry,) = json.loads(capsys.readouterr().out)
+    assert (entry["version_id"], entry["effective"], entry["by"]) == (
+        initial["version_id"],
+        initial["event_time"],
+        "trainer",
+    )
+    assert run(TRAINER) == 0, "nothing is left to do"
+    assert len(asyncio.run(told(before["bus"], 3))) == 3
+    assert list((folder / "jobs").iterdir()) == []
+
+
+def test_what_the_trainer_refuses(workplace: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run(["replay", "--data", WORLD, "--speed", "max", "--quiet"]) == 0
+    capsys.readouterr()
+    assert run([*TRAINER, "--rebuild"]) == 2
+    assert "remove trainer.db" in capsys.readouterr().err
+    monkeypatch.setenv("STREAMLENS_TRAINER_NICENESS", "20")
+    assert run(TRAINER) == 2
+    assert "STREAMLENS_TRAINER_NICENESS" in capsys.readouterr().err
