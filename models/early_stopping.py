@@ -99,7 +99,7 @@ def _learnt_epoch(name: str, trainer: Trainer, number: int) -> float:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LastSlice:
-    """Ratings held out, and those before them, of the same users and movies."""
+    """Ratings held out, and those before them, of the same users and movies; each user has some before."""
 
     before: TrainingData
     held: TrainingData
@@ -112,9 +112,12 @@ class LastSlice:
 
     @classmethod
     def of_time(cls, data: TrainingData, share: float = _SHARE) -> LastSlice:
-        """The ratings from the moment on at which the last ``share`` of all begins."""
+        """The ratings from the moment on at which the last ``share`` of all begins; who comes only then is left out."""
         held = data.timestamp >= moment_before_last(data.timestamp, share)
-        return cls(_those(data, ~held), _those(data, held))
+        known, row = np.unique(data.row[~held], return_inverse=True)
+        before = replace(_those(data, ~held), user_ids=data.user_ids[known], row=row)
+        later = _those(data, held & np.isin(data.row, known))
+        return cls(before, replace(later, user_ids=before.user_ids, row=np.searchsorted(known, later.row)))
 
     @classmethod
     def of_each_user(cls, data: TrainingData, share: float = _SHARE) -> LastSlice:
