@@ -172,7 +172,11 @@ class Supervisor:
         self._looked_at = place
         if entry.action != "promoted" or entry.previous is None or entry.request is not None:
             return
-        new, old = (self._registry.get(version_id).manifest for version_id in (entry.version_id, entry.previous))
+        try:
+            new, old = (self._registry.get(version_id).manifest for version_id in (entry.version_id, entry.previous))
+        except ModelError as error:
+            log.warning("a promotion cannot be looked back at", error=str(error))
+            return
         at_once = (progress.closed // DAY_S + 1) * DAY_S
         since = max(at_once if entry.effective is None else entry.effective, new.as_of, old.as_of)
         job = shadow_of_entry(self.options.run_id, place, new.kind, entry, since, self.options.train_delay_s)
@@ -210,7 +214,8 @@ class Supervisor:
                 await self._interrupt(job, ended.why, final=_is_final(ended))
         except asyncio.CancelledError:
             if self._found(job) is None:
-                await self._thread.run(self._store.change, put_back(job))
+                with suppress(NotHeld):
+                    await self._thread.run(self._store.change, put_back(job))
             raise
         finally:
             self.running = None
@@ -312,6 +317,10 @@ def _decide(registry: Registry, job: Job, outcome: Outcome) -> Outcome:
     how = {"by": _BY, "why": outcome.reason, "effective": job.due, "request": job.id}
     try:
         if outcome.decision == "roll back":
+            champion = registry.champion()
+            if registry.answer_to(job.id) is None and champion and champion.version_id != job.version_id:
+                reason = f"{champion.version_id} takes over; nothing to roll back. {outcome.reason}"
+                return msgspec.structs.replace(outcome, decision="none", reason=reason)
             registry.roll_back(**how, champion=job.version_id)  # type: ignore[arg-type]
         elif outcome.version_id is not None and outcome.decision == "promote":
             registry.promote(registry.get(outcome.version_id), **how)  # type: ignore[arg-type]

@@ -101,12 +101,15 @@ async def test_what_is_no_better_is_rejected_with_the_reason(place: Workplace) -
     plant(place, "ease")
     events = await place.work(
         retrain_event("same"), retrain_event("worse", "popularity"), retrain_event("unknown", "nope"),
-        retrain_event("early", "ease", TRAINING_END + 2 * DAY_S), b"{", b'{"id":"x"}',
+        retrain_event("early", "ease", TRAINING_END + 2 * DAY_S), b"{", b'{"id":"x"}', training_end=None,
     )  # fmt: skip
     told = {event.request: event for event in events}
-    assert {name: told[name].kind for name in told} == {
-        None: told[None].kind, "same": "rejected", "worse": "rejected", "unknown": "failed", "early": "rejected"
-    }  # fmt: skip
+    assert {name: event.kind for name, event in told.items()} == {
+        "same": "rejected",
+        "worse": "rejected",
+        "unknown": "failed",
+        "early": "rejected",
+    }
     assert told["worse"].reason.startswith("worse: CTR -")
     assert told["same"].reason.startswith(("inconclusive", "worse"))
     assert told["early"].reason == "too few slates: 48 of 300 since what the champion has learnt from"
@@ -135,6 +138,33 @@ QUIET: dict[str, Any] = {
     "max_attempts": 9,
 }
 """Nothing but the event."""
+
+
+async def test_a_champion_that_another_one_follows_is_not_rolled_back(place: Workplace) -> None:
+    """The next one is decided on, though it does not serve yet when the shadow ends."""
+    _, bad = plant(place, "ease", "popularity")
+    version = train_version(place.store_url, place.registry, Recipe("decayed-popularity"), as_of=T)
+    options = QUIET | {"gates": GATES}
+    await place.work(**options, command=(sys.executable, "-c", "import sys; sys.exit(2)"), prepare=none)
+    place.registry.promote(version, by="test", why="next", effective=T + 40 * DAY_S)
+    await place.work(**options)
+    jobs = list(place.jobs.values())
+    assert (jobs[0].version_id, jobs[0].state, jobs[0].kind) == (bad, "done", "shadow")
+    assert "takes over; nothing to roll back" in jobs[0].reason
+    assert [action for action, *_ in decisions(place)] == ["promoted"] * 3
+
+
+def none(supervisor: Supervisor) -> None:
+    """The trainer only sees what was promoted, and has no job to run."""
+
+    async def step() -> bool:
+        progress = training_supervisor._progress_of(supervisor.options.store_url, 2)
+        assert progress is not None
+        await supervisor._watch_others_promotion(progress)
+        return False
+
+    supervisor.step = step  # type: ignore[method-assign]
+
 
 CRASHES = {
     "before training": f"job.AnswerTask.outcome = lambda self: {DIE}",
@@ -217,6 +247,7 @@ async def test_a_trainer_killed_at_any_step_is_one_promotion(
         with pytest.raises(Killed):
             await place.work(retrain_event("e1"), **QUIET, prepare=dying(point))
     assert_promoted_once(place, await place.work(first=1, **QUIET))
+    assert place.jobs["e1"].attempts == (2 if point == "after running" else 1), "trained again for nothing"
 
 
 def _die(*_: object) -> None:
