@@ -187,7 +187,7 @@ def _counted_to(job: Job, moment: int, train_delay_s: int) -> Job:
 def next_job(jobs: Iterable[Job], settled: int) -> Job | None:
     """The job to run now: of those queued whose event time is settled, the earliest.
 
-    None while one is running, and while a shadow job might still become ready as of an earlier time.
+    None while one is running. Shadow jobs were counted up to ``settled``: none becomes ready as of an earlier time.
     """
     open_jobs = [job for job in jobs if job.state not in FINAL]
     if any(job.state == "running" for job in open_jobs):

@@ -27,7 +27,7 @@ __all__ = ["LastSlice", "Patience", "Trainer", "train_stopping_early"]
 _SHARE = 0.1
 """Of the ratings, held out."""
 _LEAST_USERS = 100
-"""Judged by the slice of time: the standard error of their mean NDCG is about 0.03, half of what epochs gain."""
+"""Judged by the slice of time, at least: each has an NDCG between 0 and 1, so the mean of a few is mostly chance."""
 _USERS = 1_000
 """So many say how good a model is, at a small part of what an epoch costs."""
 _K = 10
