@@ -177,7 +177,10 @@ class FeatureReader:
 
     def history(self, user_id: int, before: int | None = None) -> History:
         """The user's ratings with a timestamp below ``before`` (all of them by default), oldest first."""
-        _, ratings = self._histories([user_id], before)
+        blocks = self._rows(
+            "SELECT user_id, ratings FROM user_history WHERE user_id = ? ORDER BY partition, block", user_id
+        )
+        _, ratings = _unpack(blocks, before)
         ratings = ratings[np.lexsort((ratings["movie_id"], ratings["timestamp"]))]
         return History(
             timestamp=ratings["timestamp"].astype(np.int64),

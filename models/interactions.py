@@ -138,9 +138,11 @@ class Histories:
     @classmethod
     def of_stored(cls, history: History) -> Histories:
         """Of one user, as :meth:`featurestore.reader.FeatureReader.history` gives it; of each movie the last rating."""
-        owner = np.zeros(len(history), np.int64)
-        rated = Interactions(owner, history.movie_id, history.rating, history.timestamp)
-        return cls.of_users(rated, np.zeros(1, np.int64))
+        rated = Interactions(np.zeros(len(history), np.int64), history.movie_id, history.rating, history.timestamp)
+        order = np.lexsort((rated.movie_id, rated.timestamp))
+        _, from_end = np.unique(rated.movie_id[order[::-1]], return_index=True)
+        last = order[np.sort(len(order) - 1 - from_end)]
+        return cls(np.array([0, len(last)]), rated.movie_id[last], rated.rating[last], rated.timestamp[last])
 
     @property
     def lengths(self) -> Int64s:
@@ -154,6 +156,8 @@ class Histories:
 
     def kept(self, kept: Bools, movie_id: Int64s) -> Histories:
         """The ratings where ``kept`` is true, of the movies ``movie_id``, given for every rating."""
+        if kept.all():
+            return Histories(self.start, movie_id, self.rating, self.timestamp)
         lengths = np.bincount(self.row[kept], minlength=len(self))
         start = np.concatenate(([0], np.cumsum(lengths, dtype=np.int64)))
         return Histories(start, movie_id[kept], self.rating[kept], self.timestamp[kept])

@@ -92,15 +92,18 @@ class MatrixFactorization(RatingPredictor):
                     on_epoch(Epoch(number, loss, None))
         except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]
             raise ModelError(f"{self.name}: training diverged ({error}); raise l2, lower unrated_weight") from error
-        self._movies, self._spectrum = turned_to_axes(ranking.movies)
-        self._unrated = np.setdiff1d(np.arange(data.n_movies), data.column)
-        self._rating = rating.factors
+        movies, spectrum = turned_to_axes(ranking.movies)
+        self._set(movies, spectrum, np.setdiff1d(np.arange(data.n_movies), data.column), rating.factors)
+
+    def _set(self, movies: Float32s, spectrum: Float32s, unrated: Int64s, rating: RatingFactors) -> None:
+        self._movies, self._spectrum, self._unrated, self._rating = movies, spectrum, unrated, rating
+        self._by_factor = np.ascontiguousarray(movies.T)  # read once in this order, a list takes half the time
 
     def _users(self, histories: Histories) -> Float32s:
         return ranking_users(self._movies, self._spectrum, histories, unrated_weight=self.unrated_weight, l2=self.l2)
 
     def _score(self, histories: Histories) -> Float32s:
-        scores: Float32s = self._users(histories) @ self._movies.T
+        scores: Float32s = self._users(histories) @ self._by_factor
         scores[:, self._unrated] = UNRATED
         return scores
 
@@ -123,6 +126,5 @@ class MatrixFactorization(RatingPredictor):
         return {"movies": self._movies, "spectrum": self._spectrum, "unrated": self._unrated, **rating}
 
     def _restore(self, arrays: dict[str, npt.NDArray[Any]]) -> None:
-        self._movies, self._spectrum = arrays["movies"], arrays["spectrum"]
-        self._unrated = arrays["unrated"]
-        self._rating = RatingFactors(*(arrays[f"rating.{name}"] for name in RatingFactors.__slots__))
+        rating = RatingFactors(*(arrays[f"rating.{name}"] for name in RatingFactors.__slots__))
+        self._set(arrays["movies"], arrays["spectrum"], arrays["unrated"], rating)

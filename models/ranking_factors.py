@@ -11,9 +11,11 @@ movies', so that a user unseen in training is answered as one of training is.
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy.linalg import lapack
 
 from models.interactions import Float32s, Histories
 from models.recommender import TrainingData
@@ -24,10 +26,6 @@ if TYPE_CHECKING:
     import torch
 
 __all__ = ["RankingTrainer", "ranking_users", "turned_to_axes"]
-
-_CELLS_IN_CACHE = 20_000
-"""Ratings of users solved together: 10 MB of vectors of 128."""
-
 
 class RankingTrainer:
     """Alternates between users and movies; ``movies`` are the factors, float32 (n_movies, n_factors)."""
@@ -123,16 +121,23 @@ def ranking_users(
     movies, spectrum: of :func:`turned_to_axes`; the users are in the same axes.
     """
     users = np.zeros((len(histories), movies.shape[1]), np.float32)
-    for batch in row_batches(histories.row, len(histories), cells=_CELLS_IN_CACHE):
-        vectors = movies[histories.movie_id[batch.at]] * batch.inside[..., None]
-        common = unrated_weight * spectrum + l2 * (unrated_weight * len(movies) + batch.inside.sum(1)[:, None])
-        if vectors.shape[1] < vectors.shape[2]:  # Woodbury: as many equations as ratings
-            scaled = vectors / common[:, None]
-            matrix = scaled @ vectors.transpose(0, 2, 1) + np.eye(vectors.shape[1], dtype=np.float32)
-            found = (np.linalg.solve(matrix, batch.inside[..., None]).transpose(0, 2, 1) @ scaled)[:, 0]
+    of_all = unrated_weight * (spectrum + l2 * len(movies))
+    for row, (first, last) in enumerate(pairwise(histories.start.tolist())):
+        vectors = movies[histories.movie_id[first:last]]
+        n, factors = vectors.shape
+        common = of_all + l2 * n
+        if n < factors:  # Woodbury: as many equations as ratings
+            root = np.sqrt(common)
+            vectors /= root
+            users[row] = (_one_solved(vectors @ vectors.T, 1.0, np.ones(n, np.float32)) @ vectors) / root
         else:
-            matrix = vectors.transpose(0, 2, 1) @ vectors
-            matrix[:, np.arange(len(spectrum)), np.arange(len(spectrum))] += common
-            found = np.linalg.solve(matrix, vectors.sum(1)[..., None])[..., 0]
-        users[batch.rows] = found
+            users[row] = _one_solved(vectors.T @ vectors, common, vectors.sum(axis=0))
     return users
+
+
+def _one_solved(matrix: Float32s, diagonal: Float32s | float, right: Float32s) -> Float32s:
+    """Of (matrix + diagonal) x = right, where the matrix is X X' of some X: half the work of a general solve."""
+    matrix.ravel()[:: len(matrix) + 1] += diagonal
+    _, found, failed = lapack.sposv(matrix, right)
+    solved: Float32s = np.linalg.solve(matrix, right) if failed else found
+    return solved
