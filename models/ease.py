@@ -21,6 +21,7 @@ from models.interactions import Float32s, Histories
 from models.ranking import UNRATED
 from models.recommender import OnEpoch, Recommender, TrainingData
 from streams.errors import ModelError
+from streams.records import Int64s
 
 __all__ = ["Ease"]
 
@@ -69,12 +70,23 @@ class Ease(Recommender):
             raise ModelError(f"{self.name}: the weights are not determined ({error}); raise l2") from error
         self._weights = _largest(weights, self.top_weights) if self.top_weights else weights
 
-    def _score(self, histories: Histories) -> Float32s:
+    def _inputs(self, histories: Histories) -> sparse.csr_matrix:
+        """Histories as rows (n, rated movies)."""
         at = np.searchsorted(self._rated, histories.movie_id)
         at[at == len(self._rated)] = 0
         weights = recency_weights(histories, self.recency_half_life, self.recency_floor)
         weights[self._rated[at] != histories.movie_id] = 0.0
-        x = sparse.csr_matrix((weights, at, histories.start), (len(histories), len(self._rated)))
+        return sparse.csr_matrix((weights, at, histories.start), (len(histories), len(self._rated)))
+
+    def _score_at(self, histories: Histories, columns: Int64s) -> Float32s:
+        at = np.searchsorted(self._rated, columns)
+        if isinstance(self._weights, _Factors | np.ndarray) or not np.isin(columns, self._rated).all():
+            return super()._score_at(histories, columns)
+        scores: Float32s = (self._inputs(histories) @ self._weights[:, at]).toarray()
+        return scores
+
+    def _score(self, histories: Histories) -> Float32s:
+        x = self._inputs(histories)
         if isinstance(self._weights, _Factors):
             product = self._weights.scores(x)
         elif isinstance(self._weights, np.ndarray):

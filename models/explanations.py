@@ -13,12 +13,11 @@ import numpy as np
 from models.interactions import Float32s, Histories
 from models.recommender import Recommender
 from models.side_features import SideFeatures
-from streams.errors import ModelError
 from streams.records import Int64s
 
 __all__ = ["Reasons", "explain"]
 
-_SCORES_AT_ONCE = 6 << 20
+_CELLS_AT_ONCE = 6 << 20
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -52,12 +51,8 @@ def explain(
     if len(history) != 1:
         raise ValueError(f"history: expected one user's, found {len(history)}")
     wanted = np.asarray(movie_ids, np.int64)
-    columns = np.searchsorted(model.movie_ids, wanted)
-    unknown = wanted[~np.isin(wanted, model.movie_ids)]
-    if len(unknown):
-        raise ModelError(f"{model.name}: expected movies that it ranks, found {unknown[0]}")
-    scores = model.score(history)[0, columns]
-    changes = scores - _scores_without_each(model, history, columns)
+    scores = model.score_of(history, wanted)[0]
+    changes = scores - _scores_without_each(model, history, wanted)
     rated_one_by_one = Histories(
         np.arange(len(history.movie_id) + 1), history.movie_id, history.rating, history.timestamp
     )
@@ -71,18 +66,18 @@ def explain(
     return reasons
 
 
-def _scores_without_each(model: Recommender, history: Histories, columns: Int64s) -> Float32s:
-    """(l, len(columns)): row i without rating i."""
+def _scores_without_each(model: Recommender, history: Histories, movie_ids: Int64s) -> Float32s:
+    """(l, len(movie_ids)): row i without rating i."""
     length = len(history.movie_id)
-    found = np.empty((length, len(columns)), np.float32)
-    at_once = max(1, _SCORES_AT_ONCE // max(1, len(model.movie_ids)))
+    found = np.empty((length, len(movie_ids)), np.float32)
+    at_once = max(1, _CELLS_AT_ONCE // max(1, length, len(model.movie_ids)))
     for first in range(0, length, at_once):
         left_out = np.arange(first, min(first + at_once, length))
         kept = np.arange(length) + (np.arange(length) >= left_out[:, None])  # row i skips left_out[i]
         at = kept[:, :-1].ravel()
         start = np.arange(len(left_out) + 1) * (length - 1)
         some = Histories(start, history.movie_id[at], history.rating[at], history.timestamp[at])
-        found[left_out] = model.score(some)[:, columns]
+        found[left_out] = model.score_of(some, movie_ids)
     return found
 
 
@@ -95,7 +90,7 @@ def _feature_changes(
     movies, one with all the features and one without this one: the model is asked about these.
     """
     none = np.zeros(0, np.float32)
-    if features is None or not model.knows_features:
+    if features is None or not model.knows_features or not model.knows(history).all():
         return (), none
     own = features.with_genres(model.genre_names).of_movies(np.array([movie_id]))
     genres = np.flatnonzero(own.genres[0])
@@ -107,7 +102,6 @@ def _feature_changes(
     years = np.repeat(own.year, len(names) + 1)
     if own.year[0]:
         years[-1] = 0
-    ids = int(model.movie_ids[-1]) + 1 + np.arange(len(names) + 1)
-    wider = model.with_movies(SideFeatures(ids, variants, years, own.genre_names))
-    scores = wider.score(history)[0, np.searchsorted(wider.movie_ids, ids)]
+    ids = np.arange(len(names) + 1)
+    scores = model.score_by_features(history, SideFeatures(ids, variants, years, own.genre_names))[0]
     return names, scores[0] - scores[1:]

@@ -48,6 +48,16 @@ class FeatureTowers(Recommender):
         scores: Float32s = self._with_one(histories) @ self._by_factor
         return scores
 
+    def _score_at(self, histories: Histories, columns: Int64s) -> Float32s:
+        scores: Float32s = self._with_one(histories) @ self._by_factor[:, columns]
+        return scores
+
+    def score_by_features(self, histories: Histories, features: SideFeatures) -> Float32s:
+        a, inputs = self._learnt_arrays, feature_matrix(features.with_genres(self.genre_names))
+        weights = np.column_stack([inputs @ a["movie_features"], inputs @ a["bias_features"]])
+        scores: Float32s = self._with_one(self._learnt(self._known(histories))) @ weights.T
+        return scores
+
     def _with_one(self, histories: Histories) -> Float32s:
         """User vectors, then 1, which the bias is multiplied by."""
         users = self.user_vectors(histories)

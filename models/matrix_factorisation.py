@@ -107,6 +107,11 @@ class MatrixFactorization(RatingPredictor):
         scores[:, self._unrated] = UNRATED
         return scores
 
+    def _score_at(self, histories: Histories, columns: Int64s) -> Float32s:
+        scores: Float32s = self._users(histories) @ self._movies[columns].T
+        scores[:, np.isin(columns, self._unrated)] = UNRATED
+        return scores
+
     def _vectors(self, histories: Histories) -> tuple[Float32s, Int64s, Float32s]:
         rated = np.setdiff1d(np.arange(len(self._movies)), self._unrated)
         return self._users(histories), rated, self._movies[rated]

@@ -129,6 +129,10 @@ class Recommender(ABC):
     def _restore(self, arrays: dict[str, npt.NDArray[Any]]) -> None:
         """The inverse of ``_arrays``."""
 
+    def _score_at(self, histories: Histories, columns: Int64s) -> Float32s:
+        """Those columns (m,) of ``_score``: (n, m); a model that can do so for less does."""
+        return self._score(histories)[:, columns]
+
     def _vectors(self, histories: Histories) -> tuple[Float32s, Int64s, Float32s] | None:
         """Vectors (n, d) of histories as ``_score`` takes them; columns (m,), rising; vectors (m, d) of these."""
         return None
@@ -237,6 +241,26 @@ class Recommender(ABC):
     def score(self, histories: Histories, groups: Sequence[str | None] | None = None) -> Float32s:
         """Scores of all ``movie_ids`` for each history: float32 (n, len(movie_ids)), higher is better."""
         return self._scores(self._known(histories), groups)
+
+    def score_of(self, histories: Histories, movie_ids: npt.ArrayLike) -> Float32s:
+        """What ``score`` says of a few movies, for less: float32 (n, m). Raises ModelError for one it does not rank."""
+        wanted = np.asarray(movie_ids, np.int64)
+        unknown = wanted[~np.isin(wanted, self.movie_ids)]
+        if len(unknown):
+            raise ModelError(f"{self.name}: expected movies that it ranks, found {unknown[0]}")
+        at = np.searchsorted(self.movie_ids, wanted)
+        learnt = self._learnt(self._known(histories))
+        columns = self._columns[at]
+        if learnt.lengths.all() and (columns >= 0).all():
+            return self._score_at(learnt, columns)
+        return self.score(histories)[:, at]
+
+    def score_by_features(self, histories: Histories, features: SideFeatures) -> Float32s:
+        """Scores (n, m) of movies that nobody rated, for histories of which it knows something, each.
+
+        Raises ModelError for a model that knows movies by their ratings alone, see ``knows_features``.
+        """
+        raise ModelError(f"{self.name}: expected a model that knows features, found one that does not")
 
     def group_of(self, user_id: int) -> str | None:
         """The demographic group of a user, where the features of the training had one."""

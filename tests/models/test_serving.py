@@ -85,9 +85,24 @@ def test_many_at_once_are_answered_as_one_by_one(model: Recommender) -> None:
     with Server(threads=2) as server:
         server.swap("v1", model)
         found = server.recommend_many(users, 5)
+        alone = [server.recommend(users.slice(i, i + 1), 5) for i in range(20)]
     expected = model.recommend_for_history(users, 5)
-    assert found.movie_ids.tolist() == expected.movie_ids.tolist()
-    assert found.cold.tolist() == expected.cold.tolist()
+    assert found.movie_ids.tolist() == expected.movie_ids.tolist() == [one.movie_ids.tolist() for one in alone]
+    assert found.cold.tolist() == expected.cold.tolist() == [one.cold for one in alone]
+    np.testing.assert_allclose(found.scores, [one.scores for one in alone], rtol=1e-5, atol=1e-5)
+
+
+def test_a_few_movies_score_as_among_all(model: Recommender) -> None:
+    """Asked together, unknown users and movies that came later among them."""
+    wider = model.with_movies(SideFeatures(np.array([8_888]), np.ones((1, 1), np.float32), np.array([1990]), ("Even",)))
+    users = Histories.of_users(some_ratings(), np.arange(20))
+    for asked in (users, users.slice(0, 1), NOBODY, HISTORY):
+        for movie_ids in ([UNRATED, 104, 100], [8_888, 104]):
+            at = np.searchsorted(wider.movie_ids, movie_ids)
+            scores = wider.score_of(asked, movie_ids)
+            np.testing.assert_allclose(scores, wider.score(asked)[:, at], rtol=1e-5, atol=1e-5)
+    with pytest.raises(ModelError, match="expected movies that it ranks, found 7"):
+        model.score_of(HISTORY, [7])
 
 
 def test_each_reason_is_the_score_lost_without_that_rating(model: Recommender) -> None:
@@ -95,7 +110,7 @@ def test_each_reason_is_the_score_lost_without_that_rating(model: Recommender) -
     whole = model.score(HISTORY)[0]
     for reasons, movie_id in zip(explain(model, HISTORY, listed), listed.tolist(), strict=True):
         at = model.movie_ids.tolist().index(movie_id)
-        assert reasons.score == whole[at]
+        assert reasons.score == pytest.approx(whole[at], rel=1e-5)
         for i, rated in enumerate(HISTORY.movie_id.tolist()):
             rest = HISTORY.kept(np.arange(4) != i, HISTORY.movie_id)
             assert reasons.rated[i] == rated
