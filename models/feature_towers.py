@@ -80,6 +80,8 @@ class FeatureTowers(Recommender):
         return self._learnt_arrays
 
     def _restore(self, arrays: dict[str, npt.NDArray[Any]]) -> None:
-        by_factor = np.concatenate([arrays["movie"].T, arrays["bias"][None]])  # in this order a list takes half the time
+        by_factor = np.concatenate(
+            [arrays["movie"].T, arrays["bias"][None]]
+        )  # in this order a list takes half the time
         self._by_factor = by_factor
         self._learnt_arrays = arrays | {"movie": by_factor[:-1].T, "bias": by_factor[-1]}

@@ -92,18 +92,29 @@ class NeuMF(Recommender):
         self._restore(train_stopping_early(self, data, partial(_Trainer, self), on_epoch))
 
     def _score(self, histories: Histories) -> Float32s:
+        return self._score_movies(histories, self._weights["movie"], self._weights["bias"])
+
+    def _score_at(self, histories: Histories, columns: Int64s) -> Float32s:
+        return self._score_movies(histories, self._weights["movie"][columns], self._weights["bias"][columns])
+
+    def _score_movies(self, histories: Histories, movie: Float32s, bias: Float32s) -> Float32s:
+        """Scores (n, m) of movies of these vectors (m, factors + hidden) and biases (m,)."""
         learnt = self._weights
         summed = np.add.reduceat(learnt["history"][histories.movie_id], histories.start[:-1])
         user = (summed / np.sqrt(histories.lengths)[:, None]).astype(np.float32)
         factors = self.factors
-        scores = (user[:, :factors] * learnt["out_gmf"]) @ learnt["movie"][:, :factors].T + learnt["bias"]
-        of_movie = learnt["movie"][:, factors:] + learnt["first_bias"]
+        scores = (user[:, :factors] * learnt["out_gmf"]) @ movie[:, :factors].T
+        scores += bias
+        of_movie = movie[:, factors:] + learnt["first_bias"]
         size = max(1, _PAIRS_AT_ONCE // max(1, self.hidden))
-        for first in range(0, len(of_movie), size):
-            some = slice(first, first + size)
+        hidden, half = np.empty((size, self.hidden), np.float32), np.empty((size, self.hidden // 2), np.float32)
+        for at in range(0, len(of_movie), size):
+            some = of_movie[at : at + size]
+            first, second = hidden[: len(some)], half[: len(some)]
             for row, of_user in enumerate(user[:, factors:]):
-                layer = np.maximum(of_movie[some] + of_user, 0.0) @ learnt["second"] + learnt["second_bias"]
-                scores[row, some] += np.maximum(layer, 0.0) @ learnt["out_mlp"]
+                np.maximum(np.add(some, of_user, out=first), 0.0, out=first)
+                np.add(np.matmul(first, learnt["second"], out=second), learnt["second_bias"], out=second)
+                scores[row, at : at + size] += np.maximum(second, 0.0, out=second) @ learnt["out_mlp"]
         found: Float32s = scores.astype(np.float32, copy=False)
         return found
 

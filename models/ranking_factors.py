@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["RankingTrainer", "ranking_users", "turned_to_axes"]
 
+
 class RankingTrainer:
     """Alternates between users and movies; ``movies`` are the factors, float32 (n_movies, n_factors)."""
 

@@ -17,8 +17,10 @@ import numpy.typing as npt
 from models.interactions import Float32s
 from models.kinds import load_model
 from models.model_files import write_model
+from models.movie_features import feature_matrix
 from models.ranking_factors import turned_to_axes
 from models.recommender import Recommender
+from models.side_features import SideFeatures
 from streams.records import Int64s
 
 __all__ = ["SIZED_MODELS", "sized_model"]
@@ -26,14 +28,13 @@ __all__ = ["SIZED_MODELS", "sized_model"]
 _Arrays = dict[str, npt.NDArray[Any]]
 
 _FACTORS, _RATING_FACTORS, _TOWER, _LATENT, _TOP_WEIGHTS, _NEUMF, _NEUMF_HIDDEN = 128, 16, 64, 200, 200, 64, 32
-_GENRES = 20
 
 
 def _normal(random: np.random.Generator, *shape: int) -> Float32s:
     return random.standard_normal(shape, np.float32) / np.float32(shape[-1] ** 0.5)
 
 
-def _mf(random: np.random.Generator, popularity: Float32s) -> tuple[dict[str, Any], _Arrays]:
+def _mf(random: np.random.Generator, popularity: Float32s, n_features: int) -> tuple[dict[str, Any], _Arrays]:
     m, d = len(popularity), _RATING_FACTORS + 1
     movies, spectrum = turned_to_axes(_normal(random, m, _FACTORS))
     arrays: _Arrays = {
@@ -48,16 +49,18 @@ def _mf(random: np.random.Generator, popularity: Float32s) -> tuple[dict[str, An
     return {"factors": _FACTORS, "rating_factors": _RATING_FACTORS}, arrays
 
 
-def _towers(random: np.random.Generator, popularity: Float32s, d: int) -> tuple[dict[str, Any], _Arrays]:
+def _towers(
+    random: np.random.Generator, popularity: Float32s, n_features: int, *, d: int
+) -> tuple[dict[str, Any], _Arrays]:
     """What :mod:`models.feature_towers` learns, ``d`` wide."""
     m = len(popularity)
     arrays: _Arrays = {
         "history": _normal(random, m, d),
-        "history_features": _normal(random, _GENRES, d),
+        "history_features": _normal(random, n_features, d),
         "movie": _normal(random, m, d),
-        "movie_features": _normal(random, _GENRES, d),
+        "movie_features": _normal(random, n_features, d),
         "bias": _normal(random, m),
-        "bias_features": _normal(random, _GENRES),
+        "bias_features": _normal(random, n_features),
         "hidden": _normal(random, d, d),
         "hidden_bias": _normal(random, d),
         "out": _normal(random, d, d),
@@ -65,7 +68,7 @@ def _towers(random: np.random.Generator, popularity: Float32s, d: int) -> tuple[
     return {"width": d}, arrays
 
 
-def _ease(random: np.random.Generator, popularity: Float32s) -> tuple[dict[str, Any], _Arrays]:
+def _ease(random: np.random.Generator, popularity: Float32s, n_features: int) -> tuple[dict[str, Any], _Arrays]:
     """Each movie's strongest weights are to movies drawn by the root of their popularity."""
     m = len(popularity)
     kept = min(_TOP_WEIGHTS, m)
@@ -81,7 +84,7 @@ def _ease(random: np.random.Generator, popularity: Float32s) -> tuple[dict[str, 
     return {"top_weights": kept}, arrays
 
 
-def _neumf(random: np.random.Generator, popularity: Float32s) -> tuple[dict[str, Any], _Arrays]:
+def _neumf(random: np.random.Generator, popularity: Float32s, n_features: int) -> tuple[dict[str, Any], _Arrays]:
     m, d, h = len(popularity), _NEUMF, _NEUMF_HIDDEN
     arrays: _Arrays = {
         "history": _normal(random, m, d + h),
@@ -96,7 +99,7 @@ def _neumf(random: np.random.Generator, popularity: Float32s) -> tuple[dict[str,
     return {"factors": d, "hidden": h}, arrays
 
 
-SIZED_MODELS: dict[str, Callable[[np.random.Generator, Float32s], tuple[dict[str, Any], _Arrays]]] = {
+SIZED_MODELS: dict[str, Callable[[np.random.Generator, Float32s, int], tuple[dict[str, Any], _Arrays]]] = {
     "mf": _mf,
     "two-tower": partial(_towers, d=_TOWER),
     "vae": partial(_towers, d=_LATENT),
@@ -105,12 +108,22 @@ SIZED_MODELS: dict[str, Callable[[np.random.Generator, Float32s], tuple[dict[str
 }
 
 
-def sized_model(name: str, movie_ids: Int64s, popularity: Float32s, folder: Path, *, seed: int = 0) -> Recommender:
+def sized_model(
+    name: str,
+    movie_ids: Int64s,
+    popularity: Float32s,
+    folder: Path,
+    *,
+    genre_names: tuple[str, ...] = (),
+    seed: int = 0,
+) -> Recommender:
     """A model of ``SIZED_MODELS`` that ranks ``movie_ids``, which rise; saved to ``folder``, which must not exist.
 
-    popularity: (m,), above 0: how often each is rated. It knows no users: all are served by their histories.
+    popularity: (m,), above 0: how often each is rated. genre_names: those that two-tower and VAE know.
+    It knows no users: all are served by their histories.
     """
-    hyperparameters, learnt = SIZED_MODELS[name](np.random.default_rng(seed), popularity)
+    n_features = feature_matrix(SideFeatures.none().with_genres(genre_names)).shape[1]
+    hyperparameters, learnt = SIZED_MODELS[name](np.random.default_rng(seed), popularity, n_features)
     none = np.zeros(0, np.int64)
     arrays = {f"model.{key}": values for key, values in learnt.items()} | {
         "movie_ids": movie_ids,
@@ -122,5 +135,5 @@ def sized_model(name: str, movie_ids: Int64s, popularity: Float32s, folder: Path
         "seen.rating": np.zeros(0, np.float32),
         "seen.timestamp": none,
     }
-    write_model(folder, name, hyperparameters, arrays, {"groups": [], "user_groups": {}, "genres": []})
+    write_model(folder, name, hyperparameters, arrays, {"groups": [], "user_groups": {}, "genres": list(genre_names)})
     return load_model(folder)
