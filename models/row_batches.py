@@ -14,6 +14,7 @@ from streams.records import Int64s
 __all__ = ["RowBatch", "row_batches"]
 
 _CELLS = 200_000
+"""Of a batch, unless one row has more."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -25,10 +26,10 @@ class RowBatch:
     inside: Float32s
 
 
-def row_batches(row: npt.NDArray[np.integer], n_rows: int, *, cells: int = _CELLS) -> Iterator[RowBatch]:
+def row_batches(row: npt.NDArray[np.integer], n_rows: int) -> Iterator[RowBatch]:
     """The entries of each row, shortest rows first; a row without any is in no batch.
 
-    row: (n,), what row each entry belongs to, in any order. cells: of a batch, unless one row has more.
+    row: (n,), what row each entry belongs to, in any order.
 
     >>> [(batch.rows.tolist(), batch.at.tolist()) for batch in row_batches(np.array([2, 0, 2]), 3)]
     [([0, 2], [[1, 1], [0, 2]])]
@@ -42,7 +43,7 @@ def row_batches(row: npt.NDArray[np.integer], n_rows: int, *, cells: int = _CELL
     while first < n_rows:
         longest = max(lengths[first] + 2, int(1.5 * lengths[first]))  # padding costs at most a third, or two cells
         last = int(np.searchsorted(lengths, longest, "right"))
-        last = min(last, first + max(1, cells // int(lengths[last - 1])))
+        last = min(last, first + max(1, _CELLS // int(lengths[last - 1])))
         rows, place = by_length[first:last], np.arange(lengths[last - 1])
         inside = place < counts[rows][:, None]
         yield RowBatch(

@@ -27,7 +27,8 @@ __all__ = ["SIZED_MODELS", "sized_model"]
 
 _Arrays = dict[str, npt.NDArray[Any]]
 
-_FACTORS, _RATING_FACTORS, _TOWER, _LATENT, _TOP_WEIGHTS, _NEUMF, _NEUMF_HIDDEN = 128, 16, 64, 200, 200, 64, 32
+_FACTORS, _RATING_FACTORS, _TOWER, _TOP_WEIGHTS, _NEUMF, _NEUMF_HIDDEN = 128, 16, 128, 200, 64, 32
+"""What `streamlens train` makes unless told otherwise, but for EASE, which keeps all weights."""
 
 
 def _normal(random: np.random.Generator, *shape: int) -> Float32s:
@@ -102,7 +103,7 @@ def _neumf(random: np.random.Generator, popularity: Float32s, n_features: int) -
 SIZED_MODELS: dict[str, Callable[[np.random.Generator, Float32s, int], tuple[dict[str, Any], _Arrays]]] = {
     "mf": _mf,
     "two-tower": partial(_towers, d=_TOWER),
-    "vae": partial(_towers, d=_LATENT),
+    "vae": partial(_towers, d=_TOWER),
     "ease": _ease,
     "neumf": _neumf,
 }
