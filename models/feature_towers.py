@@ -34,7 +34,8 @@ class FeatureTowers(Recommender):
     recency_floor: float
     _learnt_arrays: dict[str, npt.NDArray[Any]]
     _by_factor: Float32s
-    """What users are multiplied with: (width + 1, n_movies), the biases last."""
+    """What users are multiplied with: (width + 1, n_movies), the biases last. So a list takes half the time of one from
+    rows of movies."""
 
     def user_vectors(self, histories: Histories) -> Float32s:
         """(n, width), for histories of columns."""
@@ -80,8 +81,8 @@ class FeatureTowers(Recommender):
         return self._learnt_arrays
 
     def _restore(self, arrays: dict[str, npt.NDArray[Any]]) -> None:
-        by_factor = np.concatenate(
-            [arrays["movie"].T, arrays["bias"][None]]
-        )  # in this order a list takes half the time
+        n_movies, width = arrays["movie"].shape
+        by_factor = np.empty((width + 1, n_movies), np.float32)  # concatenate would keep the order of a movie's row
+        by_factor[:-1], by_factor[-1] = arrays["movie"].T, arrays["bias"]
         self._by_factor = by_factor
         self._learnt_arrays = arrays | {"movie": by_factor[:-1].T, "bias": by_factor[-1]}
