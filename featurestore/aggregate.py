@@ -7,7 +7,9 @@ integer.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -24,10 +26,12 @@ __all__ = [
     "BucketSums",
     "Cursor",
     "HistoryBlocks",
+    "Identified",
     "ItemTotals",
     "UserTotals",
     "accept",
     "bucket_sums",
+    "find_duplicates",
     "group_by_user",
     "history_blocks",
     "item_totals",
@@ -111,8 +115,20 @@ def _max_before(values: Int64s, initial: int) -> Int64s:
     return np.maximum.accumulate(np.concatenate(([initial], values)))[:-1]
 
 
-def _duplicates(batch: RatingBatch, last_ids: dict[str, int]) -> tuple[Bools, dict[str, int]]:
-    """Ratings whose id is not above the last one of their source, and the last ids after this batch."""
+class Identified(Protocol):
+    """Records in log order. source: int64 (n,), codes into ``sources``. event_id: int64 (n,)."""
+
+    @property
+    def source(self) -> Int64s: ...
+    @property
+    def event_id(self) -> Int64s: ...
+    @property
+    def sources(self) -> Sequence[str]: ...
+    def __len__(self) -> int: ...
+
+
+def find_duplicates(batch: Identified, last_ids: dict[str, int]) -> tuple[Bools, dict[str, int]]:
+    """Records whose id is not above the last one of their source, and the last ids after this batch."""
     duplicate = np.zeros(len(batch), bool)
     after = dict(last_ids)
     for code, name in enumerate(batch.sources):
@@ -144,7 +160,7 @@ def accept(batch: RatingBatch, cursor: Cursor, *, lateness_s: int) -> tuple[Acce
     if batch.next_offset <= cursor.next_offset:
         return _take(batch, np.zeros(len(batch), bool), np.zeros(len(batch), bool)), cursor, []
     new = batch.offset >= cursor.next_offset
-    duplicate, last_ids = _duplicates(batch, cursor.last_ids)
+    duplicate, last_ids = find_duplicates(batch, cursor.last_ids)
     duplicate &= new
     counts = new & ~duplicate
     late = batch.timestamp < _closed_before(batch, cursor.closed) - lateness_s

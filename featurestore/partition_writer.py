@@ -20,7 +20,7 @@ from streams.bus import OffsetRange, TopicInfo
 from streams.errors import LogReplaced, StoreAheadOfLog, StoreSetBack, WriterFenced
 from streams.records import TopicPartition
 
-__all__ = ["OutboxRecord", "OutboxRow", "PartitionWriter"]
+__all__ = ["CommittedBefore", "OutboxRecord", "OutboxRow", "PartitionWriter"]
 
 _OUTBOX_BYTES = 8 << 20
 """What one look at the outbox takes into memory, or a little more: dead letters may be large."""
@@ -166,21 +166,42 @@ class PartitionWriter:
         Raises WriterFenced when another writer has taken over, StoreSetBack when the database has lost what it held,
         and StoreUnavailable when it cannot be written for now; then nothing has changed either.
         """
-        changed = [after[p] for p in sorted(after) if after[p] is not self._cursors[p]]
-        if changed:
+        if any(after[p] is not self._cursors[p] for p in after):
             try:
                 with self.database.transaction():
-                    self._move_cursors(changed, sources)
+                    self.move(after, sources)
                     write(self.database)
-                    self._leave(records)
-            except _CommittedBefore:
-                with self.database.snapshot():
-                    self._cursors = {p: self._stored_cursor(p, epoch) for p, epoch in self._epochs.items()}
+                    self.leave(records)
+            except CommittedBefore:
+                self.reread()
                 return False
-        self._cursors = dict(after)
+        self.moved(after)
         return True
 
-    def _leave(self, records: Iterable[OutboxRecord]) -> None:
+    def move(self, after: Mapping[int, Cursor], sources: Mapping[int, set[str]]) -> None:
+        """Within a transaction of the caller's, who calls :meth:`moved` once it is over: move the cursors to ``after``.
+
+        Raises what :meth:`commit` does, and CommittedBefore where that would return False: :meth:`reread` then.
+        """
+        changed = [after[p] for p in sorted(after) if after[p] is not self._cursors[p]]
+        self._move_cursors(changed, sources)
+
+    def moved(self, after: Mapping[int, Cursor]) -> None:
+        """The transaction of :meth:`move` is committed."""
+        self._cursors = dict(after)
+
+    def reread(self) -> None:
+        """Learn how far the database is. Raises WriterFenced where another writer has taken over."""
+        with self.database.snapshot():
+            self._cursors = {p: self._stored_cursor(p, epoch) for p, epoch in self._epochs.items()}
+
+    def check_held(self) -> None:
+        """Within a transaction: raise WriterFenced where another writer has taken one of the partitions over."""
+        for partition, epoch in sorted(self._epochs.items()):
+            self._stored_cursor(partition, epoch)
+
+    def leave(self, records: Iterable[OutboxRecord]) -> None:
+        """Within a transaction: leave records to be published."""
         rows = [(self.agent, *record) for record in records]
         if rows:
             self.database.execute_many(
@@ -220,7 +241,7 @@ class PartitionWriter:
     def _refuse(self, stored: Cursor) -> NoReturn:
         """The epoch is this writer's own, so nobody else has moved the offset."""
         self._check_not_set_back(stored.partition, stored.next_offset)
-        raise _CommittedBefore
+        raise CommittedBefore
 
     def check(self) -> None:
         """Raise StoreSetBack where the store holds less than this writer has applied; it may have nothing to write
@@ -276,7 +297,7 @@ class PartitionWriter:
             )
 
 
-class _CommittedBefore(Exception):
+class CommittedBefore(Exception):  # noqa: N818 (no error: a step that was done)
     """The database is further than this writer knows, by its own doing."""
 
 

@@ -74,7 +74,8 @@ class RatingBatch:
 
     offset, event_id, user_id, movie_id, timestamp: int64. half_stars: int64, 1 to 10. source: int64 codes into
     ``sources``, ``NO_IDENTITY`` where the record has none. tick_position: how many ratings of the batch stand before
-    the tick; tick_time: its event time; tick_boundary: False for heartbeats, which close nothing.
+    the tick; tick_offset: where it stands in the log; tick_time: its event time; tick_boundary: False for heartbeats,
+    which close nothing.
     """
 
     topic: str
@@ -95,6 +96,7 @@ class RatingBatch:
     tick_boundary: npt.NDArray[np.bool_]
     end_of_run: bool = False
     invalid: list[InvalidRecord] = field(default_factory=list)
+    tick_offset: Int64s = field(default_factory=lambda: np.zeros(0, np.int64))
 
     def __len__(self) -> int:
         return len(self.offset)
@@ -224,6 +226,7 @@ def decode_ratings(records: RecordBatch) -> RatingBatch:
         tick_boundary=np.array([not decoded[i].heartbeat for i in ticks], bool),
         end_of_run=any(decoded[i].end_of_run for i in ticks),
         invalid=sorted(invalid, key=attrgetter("offset")),
+        tick_offset=offset[tick_at],
     )
 
 

@@ -78,14 +78,14 @@ class BatchSchema(faust.Schema):  # type: ignore[type-arg]
         return message.value
 
 
-def batched_topic(app: BatchedApp, name: str, maxsize: int = 8, **options: Any) -> faust.TopicT:
-    """A topic whose agents get ``RecordBatch`` values.
+def batched_topic(app: BatchedApp, *names: str, maxsize: int = 8, **options: Any) -> faust.TopicT:
+    """A topic, or several as one stream, whose agents get ``RecordBatch`` values.
 
     maxsize: how many batches wait for an agent before fetching stops (Faust's own 4,096 would be tens of millions of
     records); about twice the number of partitions keeps all of them flowing.
     """
-    app.batched_topics.add(name)
-    topic = app.topic(name, schema=BatchSchema(), **options)
+    app.batched_topics.update(names)
+    topic = app.topic(*names, schema=BatchSchema(), **options)
     topic.maxsize = maxsize  # Faust's App.topic takes the option and drops it
     return topic
 
