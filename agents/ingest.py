@@ -216,7 +216,9 @@ def _rejected(record: RecordBatch, reason: str) -> RatingBatch:
         timestamp=nothing,
         sources=[],
         tick_position=nothing,
+        tick_offset=nothing,
         tick_time=nothing,
         tick_boundary=np.zeros(0, bool),
+        tick_ends_run=np.zeros(0, bool),
         invalid=[InvalidRecord(record.first_offset, reason, record.values[0])],
     )

@@ -23,6 +23,7 @@ from streams.records import Int64s
 
 __all__ = [
     "Accepted",
+    "Admitted",
     "BucketSums",
     "Cursor",
     "HistoryBlocks",
@@ -30,6 +31,7 @@ __all__ = [
     "ItemTotals",
     "UserTotals",
     "accept",
+    "admit",
     "bucket_sums",
     "find_duplicates",
     "group_by_user",
@@ -150,15 +152,28 @@ def _closed_before(batch: RatingBatch, closed: int) -> Int64s:
     return reached[np.searchsorted(position, np.arange(len(batch)), side="right")]
 
 
-def accept(batch: RatingBatch, cursor: Cursor, *, lateness_s: int) -> tuple[Accepted, Cursor, list[InvalidRecord]]:
-    """The ratings of ``batch`` that count, the cursor after it, and its invalid records.
+@dataclass(frozen=True, slots=True, eq=False)
+class Admitted:
+    """Which ratings of a batch count, and which of all lie too far back: bool (n,). after: the cursor after the batch.
 
-    A batch that ends at or before the cursor gives nothing; of one that straddles it, only what lies beyond counts.
+    invalid: the records of the batch that are, and were not counted before.
+    """
+
+    counts: Bools
+    late: Bools
+    after: Cursor
+    invalid: list[InvalidRecord]
+
+
+def admit(batch: RatingBatch, cursor: Cursor, *, lateness_s: int) -> Admitted:
+    """What of ``batch`` counts for whoever has applied what ``cursor`` says: neither duplicate nor applied before.
+
+    Of a batch that ends at or before the cursor nothing does; of one that straddles it, only what lies beyond.
     Offsets may have gaps. A rating is late if it lies more than ``lateness_s`` before the last boundary tick in front
-    of it; it counts all the same, and is flagged.
+    of it; it counts all the same.
     """
     if batch.next_offset <= cursor.next_offset:
-        return _take(batch, np.zeros(len(batch), bool), np.zeros(len(batch), bool)), cursor, []
+        return Admitted(np.zeros(len(batch), bool), np.zeros(len(batch), bool), cursor, [])
     new = batch.offset >= cursor.next_offset
     duplicate, last_ids = find_duplicates(batch, cursor.last_ids)
     duplicate &= new
@@ -176,11 +191,21 @@ def accept(batch: RatingBatch, cursor: Cursor, *, lateness_s: int) -> tuple[Acce
         duplicates=cursor.duplicates + int(duplicate.sum()),
         late=cursor.late + int((late & counts).sum()),
         invalid=cursor.invalid + len(invalid),
-        emitted=cursor.emitted + len(invalid),
         published_ms=batch.published_ms,
         last_ids=last_ids,
     )
-    return _take(batch, counts, late), after, invalid
+    return Admitted(counts, late, after, invalid)
+
+
+def accept(batch: RatingBatch, cursor: Cursor, *, lateness_s: int) -> tuple[Accepted, Cursor, list[InvalidRecord]]:
+    """The ratings of ``batch`` that count, see :func:`admit`, the cursor after it, and its invalid records, each of
+    which is emitted. Late ratings are flagged.
+    """
+    admitted = admit(batch, cursor, lateness_s=lateness_s)
+    after = admitted.after
+    if admitted.invalid:
+        after = replace(after, emitted=cursor.emitted + len(admitted.invalid))
+    return _take(batch, admitted.counts, admitted.late), after, admitted.invalid
 
 
 def _take(batch: RatingBatch, keep: Bools, late: Bools) -> Accepted:

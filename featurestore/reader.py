@@ -42,7 +42,7 @@ from streams.dataset import Movie
 from streams.events import DAY_S, HOUR_S
 from streams.records import Int64s
 
-__all__ = ["AppliedOffset", "FeatureReader"]
+__all__ = ["AppliedOffset", "FeatureReader", "LoggedHistories"]
 
 _Ratings = npt.NDArray[np.void]
 
@@ -66,6 +66,20 @@ class AppliedOffset:
     invalid: int
     published_ms: int
     applied_ms: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LoggedHistories:
+    """What u users rated, in log order. user_id: int64 (u,), rising; user ``i`` has ``ratings[start[i]:start[i + 1]]``,
+    as HISTORY_DTYPE.
+    """
+
+    user_id: Int64s
+    start: Int64s
+    ratings: _Ratings
+
+    def __len__(self) -> int:
+        return len(self.user_id)
 
 
 def _hours_of(day: int) -> range:
@@ -188,6 +202,24 @@ class FeatureReader:
             rating=ratings["half_stars"] / 2.0,
             late=ratings["late"].astype(bool),
         )
+
+    def logged_histories(self, user_ids: Sequence[int], partition: int) -> LoggedHistories:
+        """All that each of ``user_ids``, which differ, has rated on one partition, in log order; a user may have none.
+
+        A log only grows: of a partition that is applied further, each history begins with what it is now.
+        """
+        blocks = self._rows(
+            "SELECT user_id, ratings FROM user_history WHERE user_id = ANY(?) AND partition = ?"
+            " ORDER BY user_id, block",
+            list(user_ids),
+            partition,
+        )
+        _, ratings = _unpack(blocks, None)
+        row = {user_id: i for i, user_id in enumerate(sorted(user_ids))}
+        sizes = np.zeros(len(row) + 1, np.int64)
+        for user_id, block in blocks:
+            sizes[row[user_id] + 1] += len(block) // HISTORY_DTYPE.itemsize
+        return LoggedHistories(np.array(sorted(row), np.int64), np.cumsum(sizes), ratings)
 
     def _histories(self, user_ids: Iterable[int], before: int | None) -> tuple[Int64s, _Ratings]:
         """All ratings of the users below ``before``, in log order: whose each is (n,), and HISTORY_DTYPE (n,)."""

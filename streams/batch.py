@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from operator import attrgetter
 
 import msgspec
@@ -75,7 +75,7 @@ class RatingBatch:
     offset, event_id, user_id, movie_id, timestamp: int64. half_stars: int64, 1 to 10. source: int64 codes into
     ``sources``, ``NO_IDENTITY`` where the record has none. tick_position: how many ratings of the batch stand before
     the tick; tick_offset: where it stands in the log; tick_time: its event time; tick_boundary: False for heartbeats,
-    which close nothing.
+    which close nothing; tick_ends_run: whether it is the run's last.
     """
 
     topic: str
@@ -92,14 +92,33 @@ class RatingBatch:
     timestamp: Int64s
     sources: list[str]
     tick_position: Int64s
+    tick_offset: Int64s
     tick_time: Int64s
     tick_boundary: npt.NDArray[np.bool_]
-    end_of_run: bool = False
+    tick_ends_run: npt.NDArray[np.bool_]
     invalid: list[InvalidRecord] = field(default_factory=list)
-    tick_offset: Int64s = field(default_factory=lambda: np.zeros(0, np.int64))
 
     def __len__(self) -> int:
         return len(self.offset)
+
+    @property
+    def end_of_run(self) -> bool:
+        """Whether the run ends in this batch."""
+        return bool(self.tick_ends_run.any())
+
+    def cut(self, offset: int) -> tuple[RatingBatch, RatingBatch]:
+        """What stands below ``offset``, which lies within the batch, and what stands from there on."""
+        n, ticks = int(np.searchsorted(self.offset, offset)), int(np.searchsorted(self.tick_offset, offset))
+        columns = ("offset", "source", "event_id", "user_id", "movie_id", "half_stars", "timestamp")
+        of_ticks = ("tick_position", "tick_offset", "tick_time", "tick_boundary", "tick_ends_run")
+        below, above = ({name: getattr(self, name)[part] for name in columns} for part in (slice(n), slice(n, None)))
+        below |= {name: getattr(self, name)[:ticks] for name in of_ticks}
+        above |= {name: getattr(self, name)[ticks:] for name in of_ticks}
+        above["tick_position"] = above["tick_position"] - n
+        return (
+            replace(self, next_offset=offset, invalid=[r for r in self.invalid if r.offset < offset], **below),
+            replace(self, first_offset=offset, invalid=[r for r in self.invalid if r.offset >= offset], **above),
+        )
 
 
 def _is_flat_lines(lines: bytes, count: int) -> bool:
@@ -222,11 +241,11 @@ def decode_ratings(records: RecordBatch) -> RatingBatch:
         timestamp=timestamp[keep],
         sources=sources,
         tick_position=before[tick_at],
+        tick_offset=offset[tick_at],
         tick_time=np.array([decoded[i].event_time for i in ticks], np.int64),
         tick_boundary=np.array([not decoded[i].heartbeat for i in ticks], bool),
-        end_of_run=any(decoded[i].end_of_run for i in ticks),
+        tick_ends_run=np.array([decoded[i].end_of_run for i in ticks], bool),
         invalid=sorted(invalid, key=attrgetter("offset")),
-        tick_offset=offset[tick_at],
     )
 
 
