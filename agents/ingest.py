@@ -7,34 +7,26 @@ everything around it is applied.
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import partial
 from threading import Lock
-from typing import ParamSpec, TypeVar
 
 import numpy as np
 import structlog
 
+from agents.store_thread import StoreThread
 from featurestore.partition_writer import OutboxRow
 from featurestore.writer import AppliedBatch, FeatureWriter
 from streams.batch import InvalidRecord, RatingBatch, decode_ratings
 from streams.bus import OffsetRange, TopicInfo
-from streams.errors import StoreUnavailable, StreamLensError
+from streams.errors import StreamLensError
 from streams.records import Int64s, RecordBatch, TopicPartition
 
 __all__ = ["FeatureIngest", "IngestStats"]
 
 _TRIES = 3
-_FIRST_DELAY_S = 0.05
-_LONGEST_DELAY_S = 1.0
-
-P = ParamSpec("P")
-T = TypeVar("T")
 
 log = structlog.get_logger(__name__)
 
@@ -84,7 +76,6 @@ class IngestStats:
 class FeatureIngest:
     """Applies record batches of the ``ratings`` topic through a writer, on a thread of its own.
 
-    The event loop stays free for fetching and heartbeats meanwhile; SQLite releases the GIL while it works.
     ``store_patience_s``: how long to retry a store that is away before giving up with its error.
     """
 
@@ -98,8 +89,7 @@ class FeatureIngest:
     ) -> None:
         self.writer = writer
         self.stats = IngestStats()
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="feature-store")
-        self._store_patience_s = store_patience_s
+        self._store = StoreThread("feature-store", patience_s=store_patience_s, stats=self.stats)
         self._wall_ms = wall_ms
         self._decode = decode
         self._term = 0  # ends whenever partitions are released
@@ -110,54 +100,32 @@ class FeatureIngest:
         Once partitions are released, batches from before are left alone: they come again to whoever goes on from the
         store's offsets, which may lie before them, where the store has lost its last transactions.
         """
-        await self._patiently(self._apply_of_term, self._term, batches)
+        await self._store.patiently(self._apply_of_term, self._term, batches)
 
     def _apply_of_term(self, term: int, batches: Sequence[RecordBatch]) -> None:
         if term == self._term:
             self._apply(batches)
 
-    async def _patiently(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """On the store's thread, again and again while the store is away."""
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + self._store_patience_s
-        delay = _FIRST_DELAY_S
-        while True:
-            try:
-                result = await self._on_thread(call, *args, **kwargs)
-                self.stats.waiting_for_store = ""
-                return result
-            except StoreUnavailable as error:
-                self.stats.store_errors += 1
-                self.stats.waiting_for_store = str(error)
-                if loop.time() + delay > deadline:
-                    raise
-                log.warning("feature store unavailable, trying again", error=str(error), delay_s=delay)
-                await asyncio.sleep(delay)
-                delay = min(2 * delay, _LONGEST_DELAY_S)
-
     async def assign(self, log: TopicInfo, ranges: Mapping[TopicPartition, OffsetRange]) -> dict[TopicPartition, int]:
         """Become the writer of these partitions; returns the offset each goes on from."""
-        return await self._patiently(self.writer.assign, log, ranges)
+        return await self._store.patiently(self.writer.assign, log, ranges)
 
     async def release(self, partitions: Iterable[int]) -> None:
         """Write nothing more of these partitions; returns once nothing of them is under way."""
         self._term += 1
-        await self._on_thread(self.writer.release, partitions)
+        await self._store.run(self.writer.release, partitions)
 
     async def check(self) -> None:
         """Raise StoreSetBack where the store has lost what was applied, StoreUnavailable where it is away."""
-        await self._on_thread(self.writer.check)
+        await self._store.run(self.writer.check)
 
     async def outbox(self) -> list[OutboxRow]:
         """The oldest records still to be published."""
-        return await self._on_thread(self.writer.outbox)
+        return await self._store.run(self.writer.outbox)
 
     async def published(self, rows: Sequence[OutboxRow]) -> None:
         """Forget outbox rows that the bus has acknowledged."""
-        await self._on_thread(self.writer.published, rows)
-
-    async def _on_thread(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, partial(call, *args, **kwargs))
+        await self._store.run(self.writer.published, rows)
 
     def _apply(self, batches: Sequence[RecordBatch]) -> None:
         """On the store's thread: one transaction if all goes well, more when a record must be found."""
@@ -186,7 +154,7 @@ class FeatureIngest:
 
     def close(self) -> None:
         """Wait for the transaction under way, then close the store."""
-        self._thread.shutdown()
+        self._store.close()
         self.writer.close()
 
 

@@ -18,13 +18,11 @@ from sqlalchemy import BigInteger, Column, Integer, LargeBinary, MetaData, Strin
 from agents.sessions import Session, ShownSlate
 from agents.slate_records import Lines, Tally
 from featurestore.aggregate import Cursor
-from featurestore.database import Database, open_tables, store_label
+from featurestore.database import Database, open_tables, store_label, url_beside
 from featurestore.partition_writer import PartitionWriter
 from featurestore.schema import applied, outbox, sources
-from featurestore.sqlite import database_path
 from streams.errors import StoreMissing
 from streams.events import RATINGS
-from streams.postgres_url import is_postgres, with_schema_suffix
 
 __all__ = ["LOOP", "LoopChanges", "LoopWriter", "OutgoingRow", "PartitionState", "loop_url", "open_loop_store"]
 
@@ -135,14 +133,8 @@ class LoopChanges:
 
 
 def loop_url(store_url: str) -> str:
-    """Where the loop of the feature store at ``store_url`` keeps its own.
-
-    >>> loop_url("sqlite:///var/features.db"), loop_url("postgresql://db/features?schema=run_1")
-    ('sqlite:///var/loop.db', 'postgresql://db/features?schema=run_1_loop')
-    """
-    if is_postgres(store_url):
-        return with_schema_suffix(store_url, LOOP)
-    return f"sqlite:///{database_path(store_url).with_name('loop.db')}"
+    """Where the loop of the feature store at ``store_url`` keeps its own."""
+    return url_beside(store_url, LOOP)
 
 
 def open_loop_store(url: str, *, create: bool = False) -> Database:
@@ -164,8 +156,12 @@ class LoopWriter(PartitionWriter):
         rows = self.database.rows(
             'SELECT user_id, start, "last", n, slates FROM sessions WHERE partition = ? ORDER BY user_id', partition
         )
-        counted = self.database.rows("SELECT variant, slates, shown, clicks FROM tallies WHERE partition = ?", partition)
-        passed = self.database.rows("SELECT event_time FROM boundaries WHERE partition = ? ORDER BY event_time", partition)
+        counted = self.database.rows(
+            "SELECT variant, slates, shown, clicks FROM tallies WHERE partition = ?", partition
+        )
+        passed = self.database.rows(
+            "SELECT event_time FROM boundaries WHERE partition = ? ORDER BY event_time", partition
+        )
         return PartitionState(
             [_session(*row) for row in rows],
             {variant: Tally(*counts) for variant, *counts in counted},
@@ -190,7 +186,8 @@ class LoopWriter(PartitionWriter):
         rows: list[OutgoingRow] = []
         n_bytes = 0
         sizes = self.database.rows(
-            "SELECT id, length(lines) FROM outgoing WHERE partition = ANY(?) ORDER BY id LIMIT 500", sorted(self.cursors)
+            "SELECT id, length(lines) FROM outgoing WHERE partition = ANY(?) ORDER BY id LIMIT 500",
+            sorted(self.cursors),
         )
         wanted = []
         for row_id, size in sizes:
@@ -221,7 +218,9 @@ def _session(user_id: int, start: int, last: int, n: int, slates: bytes) -> Sess
     session = Session(user_id, start, last, n)
     for s in _decoder.decode(slates):
         session.show(
-            ShownSlate(session, s.n_before, s.timestamp, -1, s.moment, s.variant, s.model_version, s.movie_ids, s.clicked)
+            ShownSlate(
+                session, s.n_before, s.timestamp, -1, s.moment, s.variant, s.model_version, s.movie_ids, s.clicked
+            )
         )
     return session
 
@@ -249,7 +248,7 @@ def _write(database: Database, partition: int, changes: LoopChanges) -> None:
         "INSERT INTO tallies (partition, variant, slates, shown, clicks) VALUES (?, ?, ?, ?, ?)"
         " ON CONFLICT (partition, variant) DO UPDATE SET slates = excluded.slates, shown = excluded.shown,"
         " clicks = excluded.clicks",
-        [(partition, variant, *tally) for variant, tally in sorted(changes.tallies.items())],
+        [(partition, name, t.slates, t.shown, t.clicks) for name, t in sorted(changes.tallies.items())],
     )
     database.execute_many(
         "DELETE FROM boundaries WHERE partition = ? AND event_time = ?", [(partition, at) for at in changes.forgotten]

@@ -9,10 +9,9 @@ movies that are all but equal. So lists are always computed for the same number 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
-import numpy.typing as npt
 
 from agents.sessions import ShownSlate
 from featurestore.reader import LoggedHistories
@@ -22,15 +21,44 @@ from models.recommender import Recommender
 from models.slates import SLATE_SIZE
 from streams.records import Int64s
 
-__all__ = ["Trigger", "histories_before", "lists_of"]
+__all__ = ["fill_slates", "histories_before", "lists_of"]
 
 _AT_ONCE = 32
 """More would be faster where there are many, and slower where there are few, which is the usual case."""
 
-Trigger = npt.NDArray[np.void]
+_RATINGS_AT_ONCE = 1 << 20
+"""Of histories held together: about 100 MB while they are put in order."""
 
 
-def histories_before(logged: LoggedHistories, slates: Sequence[ShownSlate], triggers: tuple[Int64s, Int64s]) -> Histories:
+def fill_slates(
+    model: Recommender, logged: LoggedHistories, slates: Sequence[ShownSlate], movie_ids: Int64s, half_stars: Int64s
+) -> None:
+    """Fill in the lists of ``slates`` of one partition, by a model.
+
+    logged: the histories of all their users. movie_ids, half_stars: (n,), of the ratings of the step, which each
+    slate's ``at`` counts.
+    """
+    for part in _by_size(slates, logged):
+        at = [slate.at for slate in part]
+        histories = histories_before(logged, part, (movie_ids[at], half_stars[at]))
+        for slate, listed in zip(part, lists_of(model, histories), strict=True):
+            slate.movie_ids = listed
+
+
+def _by_size(slates: Sequence[ShownSlate], logged: LoggedHistories) -> Iterator[Sequence[ShownSlate]]:
+    """In parts whose histories fit into memory."""
+    row = np.searchsorted(logged.user_id, [slate.session.user_id for slate in slates])
+    part = np.cumsum(logged.start[row + 1] - logged.start[row]) // _RATINGS_AT_ONCE
+    ends = [*(np.flatnonzero(np.diff(part)) + 1).tolist(), len(slates)]
+    first = 0
+    for end in ends:
+        yield slates[first:end]
+        first = end
+
+
+def histories_before(
+    logged: LoggedHistories, slates: Sequence[ShownSlate], triggers: tuple[Int64s, Int64s]
+) -> Histories:
     """The history of each slate: of each movie the last rating, among those before the slate's trigger, in event time.
 
     triggers: movie ids and half stars (n,) of the ratings that triggered the slates. What stands in the log from the
@@ -46,7 +74,9 @@ def histories_before(logged: LoggedHistories, slates: Sequence[ShownSlate], trig
     place = np.arange(len(owner)) - begin[owner]
     rated = logged.ratings[first[owner] + place]
     time, movie = rated["timestamp"].astype(np.int64), rated["movie_id"].astype(np.int64)
-    same = np.flatnonzero((time == times[owner]) & (movie == movies[owner]) & (rated["half_stars"] == half_stars[owner]))
+    same = np.flatnonzero(
+        (time == times[owner]) & (movie == movies[owner]) & (rated["half_stars"] == half_stars[owner])
+    )
     end = length.copy()
     np.minimum.at(end, owner[same], place[same])
     before = np.flatnonzero((place < end[owner]) & (time < times[owner]))

@@ -7,6 +7,7 @@ order of the log. One sequence numbers them all, so that on either topic the ids
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import msgspec
@@ -24,20 +25,21 @@ class Lines(NamedTuple):
     """Records of one topic, values and keys joined by newlines, as a producer's ``send_batch`` takes them."""
 
     topic: str
-    count: int
+    n_records: int
     keys: bytes
     lines: bytes
 
 
-class Tally(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Tally:
     """Counts of a variant. slates: made; shown, clicks: movies of those whose session is over."""
 
     slates: int = 0
     shown: int = 0
     clicks: int = 0
 
-    def __add__(self, other: Tally) -> Tally:  # type: ignore[override]
-        return Tally(*(a + b for a, b in zip(self, other, strict=True)))
+    def __add__(self, other: Tally) -> Tally:
+        return Tally(self.slates + other.slates, self.shown + other.shown, self.clicks + other.clicks)
 
 
 class _Page:

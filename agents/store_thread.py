@@ -1,4 +1,7 @@
-"""Work on a store, on a thread of its own: the event loop stays free, and a store that is away is waited for."""
+"""Work on a store, on a thread of its own: the event loop stays free, and a store that is away is waited for.
+
+SQLite releases the GIL while it works.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +9,13 @@ import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import ParamSpec, TypeVar
+from typing import ParamSpec, Protocol, TypeVar
 
 import structlog
 
 from streams.errors import StoreUnavailable
 
-__all__ = ["StoreThread"]
+__all__ = ["StoreStats", "StoreThread"]
 
 _FIRST_DELAY_S = 0.05
 _LONGEST_DELAY_S = 1.0
@@ -23,17 +26,25 @@ T = TypeVar("T")
 log = structlog.get_logger(__name__)
 
 
+class StoreStats(Protocol):
+    """waiting_for_store: the store's error while it is waited for, else empty. store_errors: how often it was away."""
+
+    store_errors: int
+    waiting_for_store: str
+
+
 class StoreThread:
     """One thread. ``patience_s``: how long to try again while the store is away, before giving up with its error.
 
-    waiting_for_store: the store's error while that goes on, else empty. store_errors: how often it was away.
+    Whether and how often it is away is told to ``stats``, which are its own by default.
     """
 
-    def __init__(self, name: str, *, patience_s: float) -> None:
+    def __init__(self, name: str, *, patience_s: float, stats: StoreStats | None = None) -> None:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=name)
         self._patience_s = patience_s
         self.store_errors = 0
         self.waiting_for_store = ""
+        self._stats: StoreStats = self if stats is None else stats
 
     async def run(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Once."""
@@ -47,11 +58,11 @@ class StoreThread:
         while True:
             try:
                 result = await self.run(call, *args, **kwargs)
-                self.waiting_for_store = ""
+                self._stats.waiting_for_store = ""
                 return result
             except StoreUnavailable as error:
-                self.store_errors += 1
-                self.waiting_for_store = str(error)
+                self._stats.store_errors += 1
+                self._stats.waiting_for_store = str(error)
                 if loop.time() + delay > deadline:
                     raise
                 log.warning("store unavailable, trying again", error=str(error), delay_s=delay)

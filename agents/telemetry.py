@@ -1,24 +1,24 @@
-"""What the features agent tells about itself: metrics, twice a second, measured and never estimated."""
+"""What an agent tells about itself: metrics, twice a second, measured and never estimated."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-import uuid
 from collections.abc import Callable, Mapping
-from itertools import count
+from typing import Protocol
 
 import msgspec
 import numpy as np
 import structlog
 
 from agents.ingest import FeatureIngest
+from agents.metric_source import MetricSource
 from featurestore.aggregate import Cursor
 from streams.bus import Bus
 from streams.errors import BusError
 from streams.events import METRICS, RATINGS, Metric
 
-__all__ = ["FeatureMetrics", "publish_metrics"]
+__all__ = ["FeatureMetrics", "Measured", "publish_metrics"]
 
 log = structlog.get_logger(__name__)
 
@@ -40,8 +40,7 @@ class FeatureMetrics:
     def __init__(self, ingest: FeatureIngest, *, wall_s: Callable[[], float] = time.time) -> None:
         self._ingest = ingest
         self._wall_s = wall_s
-        self._source = f"features/{uuid.uuid4().hex[:12]}"
-        self._ids = count(1)
+        self._source = MetricSource("features")
         self._records = 0
         self._since = wall_s()
         self._nothing_waited: dict[int, float] = {}
@@ -69,12 +68,12 @@ class FeatureMetrics:
         }
         self._records, self._since = stats.records, now
         clock = min((c.clock for c in cursors.values()), default=0)
-        metrics = [self._metric(name, value, {}, clock, now) for name, value in values.items()]
+        metrics = [self._source.metric(name, value, {}, clock, now) for name, value in values.items()]
         latencies = stats.take_latencies()
         if len(latencies):
             p50, p99 = np.percentile(latencies, [50, 99]).tolist()
             for quantile, value in (("p50", p50), ("p99", p99)):
-                metrics.append(self._metric("features.latency_ms", value, {"quantile": quantile}, clock, now))
+                metrics.append(self._source.metric("features.latency_ms", value, {"quantile": quantile}, clock, now))
                 values[f"features.latency_ms.{quantile}"] = value
         self.latest = values
         return metrics
@@ -88,19 +87,17 @@ class FeatureMetrics:
                 waits_since.append(since)
         return now - min(waits_since)
 
-    def _metric(self, name: str, value: float, labels: dict[str, str], clock: int, now: float) -> Metric:
-        return Metric(
-            name=name,
-            value=float(value),
-            emitted_at=now,
-            labels=labels,
-            event_time=clock or None,
-            source=self._source,
-            event_id=next(self._ids),
-        )
+
+class Measured(Protocol):
+    """What an agent tells about itself; published: how often the bus took it, or answered while there was nothing."""
+
+    published: int
+
+    def take(self, log_end: dict[int, int]) -> list[Metric]:
+        """The metrics now; ``log_end``: the high-water mark of each partition of ``ratings``."""
 
 
-async def publish_metrics(bus: Bus, metrics: FeatureMetrics, *, every_s: float = 0.5) -> None:
+async def publish_metrics(bus: Bus, metrics: Measured, *, every_s: float = 0.5) -> None:
     """Publish until cancelled, then once more: what was done since the last time, and how the work was left.
 
     Metrics that the bus refuses are gone: the next ones say the same, newer.
@@ -113,7 +110,7 @@ async def publish_metrics(bus: Bus, metrics: FeatureMetrics, *, every_s: float =
         await _publish(bus, metrics)
 
 
-async def _publish(bus: Bus, metrics: FeatureMetrics) -> None:
+async def _publish(bus: Bus, metrics: Measured) -> None:
     try:
         ends = {tp.partition: held.end for tp, held in (await bus.offsets(RATINGS)).items()}
         async with bus.producer() as producer:  # a new one each time: after a failed send one takes nothing more

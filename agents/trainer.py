@@ -18,7 +18,7 @@ from agents.job_store import TRAINER, JobStore
 from agents.outbox import drain_outbox, publish_outbox
 from agents.store_thread import StoreThread
 from agents.training_supervisor import Supervisor, TrainerOptions
-from agents.worker import or_stop
+from agents.beside import or_stop
 from featurestore.partition_writer import OutboxRow
 from streams.app import BatchedApp
 from streams.bus import Bus, open_bus

@@ -31,7 +31,7 @@ class Experiment:
 
     >>> test = Experiment("demo", (Variant("a", 50, "champion"), Variant("b", 50, "ease")))
     >>> [test.variant_of(user).name for user in range(8)]
-    ['a', 'a', 'a', 'b', 'a', 'b', 'a', 'b']
+    ['b', 'a', 'a', 'a', 'b', 'a', 'b', 'a']
     """
 
     name: str
@@ -43,7 +43,9 @@ class Experiment:
             raise ConfigError(f"experiment.variants: expected one or more of different names, found {names}")
         for variant in self.variants:
             if not 0 < variant.weight < float("inf"):
-                raise ConfigError(f"experiment.variants: {variant.name}: expected a weight above 0, found {variant.weight}")
+                raise ConfigError(
+                    f"experiment.variants: {variant.name}: expected a weight above 0, found {variant.weight}"
+                )
 
     def variant_of(self, user_id: int) -> Variant:
         """Always the same for a user, and independent of what the user has in an experiment of another name."""

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Coroutine
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
 
 import structlog
 
-from agents.features import FEATURES, create_features_app, follow_store
+from agents.beside import serve_beside
+from agents.features import FEATURES, create_features_app
 from agents.ingest import FeatureIngest
 from agents.outbox import drain_outbox, publish_outbox
 from agents.quality import QualityMonitor, publish_quality
+from agents.store_app import follow_store
 from agents.telemetry import FeatureMetrics, publish_metrics
 from featurestore.catalogue import Catalogue
 from featurestore.view_settings import ViewSettings
@@ -24,7 +24,7 @@ from streams.errors import BusError, StoreUnavailable
 from streams.events import RATINGS
 from streams.topics import run_topics
 
-__all__ = ["FeatureWorker", "WorkerOptions", "or_stop"]
+__all__ = ["FeatureWorker", "WorkerOptions"]
 
 _RETENTION_EVERY_S = 60.0
 
@@ -89,39 +89,22 @@ class FeatureWorker:
                     linger_s=options.linger_s,
                     instance_id=options.instance_id,
                 )
-                beside = [
-                    asyncio.create_task(or_stop(work, stopping))
-                    for work in (
-                        publish_outbox(bus, self.ingest),
-                        publish_metrics(bus, self.metrics),
-                        publish_quality(bus, self.quality, every_s=options.quality_every_s),
-                        follow_store(app, self.ingest),
-                        _enforce_retention(bus),
-                    )
-                ]
-                try:
-                    await app.serve(stopping)
-                finally:
-                    for task in beside:
-                        task.cancel()
-                    ended = await asyncio.gather(*beside, return_exceptions=True)
+                beside = (
+                    publish_outbox(bus, self.ingest),
+                    publish_metrics(bus, self.metrics),
+                    publish_quality(bus, self.quality, every_s=options.quality_every_s),
+                    follow_store(app, self.ingest),
+                    _enforce_retention(bus),
+                )
+
+                async def finish() -> None:
                     with suppress(BusError, StoreUnavailable):  # what is left goes out with the next worker
                         await drain_outbox(bus, self.ingest)
-                for error in ended:
-                    if isinstance(error, Exception):
-                        raise error
+
+                await serve_beside(app, stopping, beside, finish)
         finally:
             await asyncio.to_thread(self.quality.close)
             await asyncio.to_thread(self.ingest.close)
-
-
-async def or_stop(work: Coroutine[Any, Any, None], stopping: asyncio.Event) -> None:
-    """Do what runs beside the agent; where it fails, the worker stops, for nobody would notice that it is missing."""
-    try:
-        await work
-    except Exception:
-        stopping.set()
-        raise
 
 
 async def _enforce_retention(bus: Bus) -> None:

@@ -297,7 +297,7 @@ class PartitionWriter:
             )
 
 
-class CommittedBefore(Exception):  # noqa: N818 (no error: a step that was done)
+class CommittedBefore(Exception):
     """The database is further than this writer knows, by its own doing."""
 
 
