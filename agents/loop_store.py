@@ -18,18 +18,27 @@ from sqlalchemy import BigInteger, Column, Integer, LargeBinary, MetaData, Strin
 from agents.sessions import Session, ShownSlate
 from agents.slate_records import Lines, Tally
 from featurestore.aggregate import Cursor
-from featurestore.database import Database, open_tables, store_label, url_beside
+from featurestore.database import Database, drop_store, open_tables, store_label, url_beside
 from featurestore.partition_writer import PartitionWriter
 from featurestore.schema import applied, outbox, sources
 from streams.errors import StoreMissing
 from streams.events import RATINGS
 
-__all__ = ["LOOP", "LoopChanges", "LoopWriter", "OutgoingRow", "PartitionState", "loop_url", "open_loop_store"]
+__all__ = [
+    "LOOP",
+    "LoopChanges",
+    "LoopWriter",
+    "OutgoingRow",
+    "PartitionState",
+    "drop_loop_store",
+    "loop_url",
+    "open_loop_store",
+]
 
 LOOP = "loop"
 """The agent's name: its Faust app id and consumer group, and its rows in the store."""
 
-_REBUILD = "`streamlens worker --role loop --rebuild` makes slates and feedback anew, into topics that are empty"
+_REBUILD = "`streamlens worker --role loop --rebuild` makes slates and feedback anew, under the same ids"
 
 metadata = MetaData()
 
@@ -141,6 +150,11 @@ def open_loop_store(url: str, *, create: bool = False) -> Database:
     """Raises StoreMissing where there is none, and none is to be made."""
     missing = StoreMissing(f"loop store {store_label(url)}: not there yet; start `streamlens worker --role loop`")
     return open_tables(url, metadata, what="loop store", repair=_REBUILD, missing=missing, create=create)
+
+
+def drop_loop_store(url: str) -> None:
+    """Throw it away, so that a worker makes everything anew, under the same ids."""
+    drop_store(url, metadata)
 
 
 class LoopWriter(PartitionWriter):

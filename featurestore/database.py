@@ -237,11 +237,14 @@ def _copy_tables(source: Database, to: Path) -> None:
                     copy.execute_many(f"INSERT INTO {table.name} VALUES ({values})", page)
 
 
-def drop_store(url: str) -> None:
-    """Throw the features away, so that a worker builds them anew. Embeddings, which no log gives, stay."""
+def drop_store(url: str, tables: MetaData = metadata) -> None:
+    """Throw the features away, so that a worker builds them anew. Embeddings, which no log gives, stay.
+
+    tables: of another agent's store at ``url``, to throw away in place of the features.
+    """
     if is_postgres(url):
         with closing(_postgres(url)) as database:
-            database.drop_tables(metadata)
+            database.drop_tables(tables)
     else:
         sqlite.remove_store(database_path(url))
 

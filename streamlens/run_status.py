@@ -8,15 +8,17 @@ from typing import Any
 
 import msgspec
 
+from agents.loop_steps import Gate
 from featurestore.embeddings import EmbeddingStore, EmbeddingVersion, embeddings_url
 from featurestore.freshness import VIEWS
 from featurestore.reader import AppliedOffset, FeatureReader
+from streamlens.loop_status import loop_status
 from streamlens.presence import holder
 from streamlens.store_freshness import observe
 from streamlens.target import Target
 from streams.bus import Bus, OffsetRange
-from streams.errors import StoreMissing
-from streams.events import METRICS, RATINGS, Metric
+from streams.errors import DataError, StoreMissing
+from streams.events import DAY_S, METRICS, RATINGS, Metric
 from streams.postgres_url import without_password
 from streams.records import TopicPartition
 
@@ -41,8 +43,10 @@ async def run_status(target: Target, bus: Bus, *, wall: Callable[[], float] = ti
         "store": without_password(target.store_url),
         "replayer": None if folder is None else holder(folder, "replayer"),
         "worker": None if folder is None else holder(folder, "worker"),
+        "loop_worker": None if folder is None else holder(folder, "loop"),
         "topics": {name: sum(end for _, end in ranges.values()) for name, ranges in held.items()},
         "features": features_status(target.store_url, held.get(RATINGS, {}), wall()),
+        "loop": _loop(target, held.get(RATINGS, {})),
         "freshness": await freshness_status(target, bus, wall()),
         "trainer": None if folder is None else holder(folder, "trainer"),
         "jobs": jobs_status(target.store_url),
@@ -55,6 +59,15 @@ def jobs_status(store_url: str) -> list[dict[str, Any]]:
     from agents.job_store import read_jobs
 
     return [msgspec.to_builtins(job) for job in read_jobs(store_url)]
+
+
+def _loop(target: Target, ratings: dict[TopicPartition, OffsetRange]) -> dict[str, Any] | None:
+    wanted = target.settings.loop
+    try:
+        live_from = target.training_end() or 0
+    except DataError:  # the data is gone, and with it only what the loop waits for
+        live_from = 0
+    return loop_status(target.store_url, ratings, Gate(live_from, wanted.aligned, wanted.train_delay_days * DAY_S))
 
 
 async def freshness_status(target: Target, bus: Bus, now: float) -> dict[str, Any] | None:

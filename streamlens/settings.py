@@ -39,6 +39,7 @@ __all__ = [
     "ReplaySettings",
     "Settings",
     "TrainerSettings",
+    "VariantSettings",
     "load_settings",
 ]
 
@@ -134,10 +135,15 @@ class LoopSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    aligned: bool = True
+    """Whether the loop waits for monitors and trainer, so that speed changes no result; else the newest champion
+    serves."""
     rating_model: Literal["mf"] | None = "mf"
     """The kind whose predicted stars RMSE is measured by; None for no RMSE."""
     train_delay_days: Annotated[int, Field(ge=1)] = 1
     """Event days from a decision to retrain until its answer takes effect."""
+    records_at_once: Annotated[int, Field(gt=0)] = 10_000
+    """About the most records of a partition in one step; more is faster under backlog, and takes more memory."""
 
     @field_validator("rating_model", mode="before")
     @classmethod
@@ -159,15 +165,37 @@ class MonitorsSettings(BaseModel):
     """What retrain events ask for where no slate says which champion serves."""
 
 
-class ExperimentSettings(BaseModel):
-    """What the first champion is: ``[experiment]``."""
+class VariantSettings(BaseModel):
+    """A variant: ``[[experiment.variants]]``."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    name: Annotated[str, Field(min_length=1, max_length=100)]
+    weight: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    """Its share of the users, relative to those of the others."""
+    model: str
+    """``champion``, or a kind of model whose newest version it shows."""
+
+
+class ExperimentSettings(BaseModel):
+    """Which users see which model: ``[experiment]``."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: Annotated[str, Field(min_length=1)] = "champion-against-two"
+    """Users are split anew for each name."""
     champion: str = "ease"
     """The kind that is trained and promoted before the first slate."""
-    kinds: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_words)] = ()
-    """The kinds that are trained beside it, for variants."""
+    variants: Annotated[tuple[VariantSettings, ...], Field(min_length=1)] = (
+        VariantSettings(name="champion", weight=50, model="champion"),
+        VariantSettings(name="mf", weight=25, model="mf"),
+        VariantSettings(name="popularity", weight=25, model="decayed-popularity"),
+    )
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds that are trained beside the champion's, for variants."""
+        return tuple(sorted({variant.model for variant in self.variants} - {"champion", self.champion}))
 
 
 class TrainerSettings(BaseModel):

@@ -29,6 +29,7 @@ class Benchmark(StrEnum):
     MODELS = "models"
     SERVE = "serve"
     DRIFT = "drift"
+    LOOP = "loop"
 
 
 _NAMES = (
@@ -36,7 +37,8 @@ _NAMES = (
     "store: look-ups during ingest; memory: of a worker after 2 M and 10 M events; snapshot: of 1 M ratings "
     "during ingest; verify: of 25 M ratings, and its memory; failover (Kafka): from a worker's end to the next event; "
     "scaling (Kafka): two workers beside one; models: four trained and judged on 1 M ratings; "
-    "serve: recommendations during ingest; drift: what detectors find, and how often they are wrong."
+    "serve: recommendations during ingest; drift: what detectors find, and how often they are wrong; "
+    "loop: slates and feedback of a log, and how soon after a rating its slate is there."
 )
 
 _ON_KAFKA = (Benchmark.PIPELINE, Benchmark.REPLAY, Benchmark.LATENCY, Benchmark.FAILOVER, Benchmark.SCALING)

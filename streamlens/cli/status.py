@@ -9,6 +9,7 @@ import typer
 
 from streamlens.cli import options
 from streamlens.cli.console import heading, moment, print_json, print_table, text
+from streamlens.cli.loop_role import print_loop
 
 __all__ = ["register"]
 
@@ -52,6 +53,8 @@ def _print(found: dict[str, Any]) -> None:
         typer.echo("features  none yet; start `streamlens worker` to build them from the log")
     else:
         _print_features(features, found["freshness"])
+    if found["loop"] is not None:
+        print_loop(found["loop"], found["loop_worker"])
     heading("topics:")
     print_table(["topic", "records"], found["topics"].items())
     _print_jobs(found["jobs"])

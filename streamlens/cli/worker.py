@@ -1,4 +1,4 @@
-"""``streamlens worker``: keep the features of a run."""
+"""``streamlens worker``: keep the features of a run, or another role."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import typer
 
 from streamlens.cli import options
 from streamlens.cli.console import StatusLine, moment, text
+from streamlens.cli.loop_role import use_one_blas_thread, work_loop
 from streamlens.cli.trainer_role import work_trainer
 from streamlens.signals import run_until_signal
 
@@ -30,6 +31,7 @@ class Role(StrEnum):
     """Each is a process of its own, with a store of its own."""
 
     FEATURES = "features"
+    LOOP = "loop"
     TRAINER = "trainer"
 
 
@@ -43,7 +45,7 @@ def worker(
         bool, typer.Option("--rebuild", help="Throw the store away; recompute it from the log.")
     ] = False,
     quiet: options.Quiet = False,
-    role: Annotated[Role, typer.Option("--role", help="What it does: keep the features, or train models.")] = (
+    role: Annotated[Role, typer.Option("--role", help="What it does: keep the features, make slates, or train.")] = (
         Role.FEATURES
     ),
     run: options.RunId = None,
@@ -52,6 +54,8 @@ def worker(
     with_parent: options.WithParent = False,
 ) -> None:
     """Keep the features of the run, or another role, until Ctrl-C; without a run, wait for one."""
+    if role is Role.LOOP:
+        use_one_blas_thread()
     with suppress(KeyboardInterrupt):  # Ctrl-C before there is anything to drain
         from streamlens.waiting import once_there
 
@@ -64,7 +68,9 @@ def worker(
                 if target.run and target.run.info.completed_at and not (run or until_end or quiet):
                     next_run = "`streamlens replay` begins another, which needs a worker started after it"
                     typer.echo(f"run {target.run_id} is already published in full; {next_run}", err=True)
-                if role is Role.TRAINER:
+                if role is Role.LOOP:
+                    await work_loop(target, stopping, until_end=until_end, rebuild=rebuild, quiet=quiet)
+                elif role is Role.TRAINER:
                     await work_trainer(target, stopping, until_end=until_end, rebuild=rebuild, quiet=quiet)
                 else:
                     await _work(target, stopping, until_end, rebuild, quiet)

@@ -1,0 +1,76 @@
+"""How the loop of a run stands, read from the stores alone: so it can be told of one that is not running, too."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import closing
+from typing import Any
+
+from agents.alignment import Features, Progress, read_progress, waits_for
+from agents.loop_steps import Gate
+from agents.loop_store import LOOP, loop_url, open_loop_store
+from streams.bus import OffsetRange
+from streams.errors import StoreMissing
+from streams.events import DAY_S, RATINGS
+from streams.records import TopicPartition
+
+__all__ = ["loop_status"]
+
+
+def loop_status(store_url: str, ratings: Mapping[TopicPartition, OffsetRange], gate: Gate) -> dict[str, Any] | None:
+    """Progress on the ``ratings`` topic, what is waited for, and the counts of each variant; None without a store."""
+    try:
+        with closing(open_loop_store(loop_url(store_url))) as database, database.snapshot():
+            applied = database.rows(
+                "SELECT partition, next_offset, clock, closed, late FROM applied WHERE agent = ? AND topic = ?",
+                *(LOOP, RATINGS),
+            )
+            tallies = database.rows(
+                "SELECT variant, sum(slates), sum(shown), sum(clicks) FROM tallies GROUP BY variant ORDER BY variant"
+            )
+            passed = database.rows("SELECT partition, event_time FROM boundaries ORDER BY event_time")
+    except StoreMissing:
+        return None
+    ends = {tp.partition: held.end for tp, held in ratings.items()}
+    progress = read_progress(store_url) if gate.aligned else None
+    features = _features(store_url)
+    waits = set()
+    for partition, offset, _, closed, _ in applied:
+        if offset >= ends.get(partition, 0):
+            continue
+        if features.get(partition, 0) <= offset:
+            waits.add("features to apply what comes next")
+        elif progress is not None:
+            waits.add(_waits(int(closed), [at for p, at in passed if p == partition], progress, gate))
+    return {
+        "clock": min((int(clock) for _, _, clock, _, _ in applied), default=0),
+        "lag": sum(max(0, end - _offset(applied, partition)) for partition, end in ends.items()),
+        "late": sum(int(late) for *_, late in applied),
+        "aligned": gate.aligned,
+        "waits": sorted(waits - {""}),
+        "variants": {
+            variant: {
+                "slates": int(slates),
+                "shown": int(shown),
+                "clicks": int(clicks),
+                "ctr": int(clicks) / int(shown) if shown else None,
+            }
+            for variant, slates, shown, clicks in tallies
+        },
+    }
+
+
+def _offset(applied: list[tuple[Any, ...]], partition: int) -> int:
+    return next((int(row[1]) for row in applied if row[0] == partition), 0)
+
+
+def _features(store_url: str) -> Mapping[int, int]:
+    with closing(Features(store_url)) as features:
+        return features.applied()
+
+
+def _waits(closed: int, passed: list[int], progress: Progress, gate: Gate) -> str:
+    """Of a partition whose next day is live; in the training part nothing is waited for."""
+    if closed < gate.live_from // DAY_S * DAY_S:
+        return ""
+    return waits_for(max(closed, gate.live_from), passed, progress, train_delay_s=gate.train_delay_s)
