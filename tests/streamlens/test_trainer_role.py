@@ -37,7 +37,9 @@ def test_the_first_champion_and_the_answer_to_an_event(
     workplace: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("STREAMLENS_EXPERIMENT_CHAMPION", "popularity")
-    monkeypatch.setenv("STREAMLENS_EXPERIMENT_KINDS", "decayed-popularity")
+    monkeypatch.setenv(
+        "STREAMLENS_EXPERIMENT_VARIANTS", '[{"name": "other", "weight": 1, "model": "decayed-popularity"}]'
+    )
     monkeypatch.setenv("STREAMLENS_LOOP_RATING_MODEL", "none")
     assert run(["replay", "--data", WORLD, "--speed", "max", "--quiet"]) == 0
     assert run(["worker", "--until-end", "--quiet"]) == 0
