@@ -14,11 +14,11 @@ from typing import Any
 import structlog
 from faust.types import TP
 
+from agents.beside import or_stop
 from agents.job_store import TRAINER, JobStore
 from agents.outbox import drain_outbox, publish_outbox
 from agents.store_thread import StoreThread
 from agents.training_supervisor import Supervisor, TrainerOptions
-from agents.beside import or_stop
 from featurestore.partition_writer import OutboxRow
 from streams.app import BatchedApp
 from streams.bus import Bus, open_bus
