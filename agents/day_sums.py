@@ -20,7 +20,7 @@ BINS = 10
 Sums = dict[str, float]
 
 _NAMES = (
-    *("ratings", "squared_error", "predicted", "users", "new_users", "movies", "new_movies"),
+    *("ratings", "squared_error", "predicted", "users", "audience", "new_users", "movies", "new_movies"),
     *("shown", "clicks", "slates", "sessions", "session_ratings", "judged", "precision", "ndcg"),
     *(f"popularity_{decile}" for decile in range(BINS)),
     *(f"stars_{half_stars}" for half_stars in range(1, BINS + 1)),
@@ -29,10 +29,11 @@ _COLUMN = {name: number for number, name in enumerate(_NAMES)}
 
 
 class Seen:
-    """Who and what was ever rated or has rated, and how often each movie was."""
+    """Who has ever rated, and who was shown a slate; what was ever rated, and how often each movie was."""
 
     def __init__(self) -> None:
         self.users: set[int] = set()
+        self.audience: set[int] = set()
         self.movies: Counter[int] = Counter()
 
 
@@ -92,6 +93,7 @@ def add_up(
         "squared_error": float((error[told] ** 2).sum()),
         "predicted": int(told.sum()),
         "users": len(users),
+        "audience": len(users & seen.audience),
         "new_users": len(new_users),
         "movies": len(ids),
         "new_movies": n_new_movies,

@@ -34,7 +34,7 @@ __all__ = [
 SAMPLE = {
     "ctr": "slates",
     "ratings_per_session": "sessions",
-    "revenue_per_user": "users",
+    "revenue_per_user": "audience",
     "rmse": "predicted",
     "precision": "judged",
     "ndcg": "judged",
@@ -121,7 +121,7 @@ def value_of(
     """A measure over the sums of a window, all but volume. Divergences need what training was."""
     if name == "revenue_per_user":
         dollars = assumptions.dollars_per_click * sums["clicks"] + assumptions.dollars_per_session * sums["sessions"]
-        return dollars / sums["users"] if sums["users"] else 0.0
+        return dollars / sums["audience"] if sums["audience"] else 0.0
     if name == "popularity_kl" and profile is not None:
         return divergence([sums[f"popularity_{decile}"] for decile in range(BINS)], profile.counts)
     if name == "rating_kl" and training_stars is not None:

@@ -8,8 +8,8 @@ saved and loaded in between.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
@@ -18,7 +18,7 @@ import numpy as np
 from agents.day_sums import BINS, DayBook, PopularityProfile, Seen, add_up
 from agents.detectors import Detector
 from agents.measures import OF_MODEL, OF_TRAINING, SAMPLE, Baseline, Measure, measure, value_of
-from agents.monitor_columns import Columns, FeedbackColumns, RatingColumns, SlateColumns, pack, unpack
+from agents.monitor_columns import Columns, FeedbackColumns, PackedArray, RatingColumns, SlateColumns, pack, unpack
 from agents.monitor_state import NEXT, MonitorState, WaitingState, decode_state, encode_state
 from agents.retrain_decision import Decision, DetectorReading, Metrics, breaches, evidence_of, should_retrain
 from agents.signals import signals_of
@@ -26,12 +26,17 @@ from agents.slate_outcomes import OpenSlates
 from agents.taste_book import TasteBook
 from agents.thresholds import Thresholds
 from featurestore.catalogue import EMPTY_CATALOGUE, Catalogue
+from models.interactions import Float32s
 from models.slates import SLATE_SIZE
 from streams.errors import StateOutdated
 from streams.events import DAY_S, Alert
 from streams.records import Int64s
 
-__all__ = ["ClosedDay", "Monitor"]
+__all__ = ["ClosedDay", "Foresee", "Monitor"]
+
+Foresee = Callable[[int, Int64s, Int64s], Float32s]
+"""Given a day, and users and movies (n,) of its ratings: the stars (n,) that a model fitted before, which knows of each
+user what was rated before the day, would have said; NaN for none."""
 
 _NONE = np.zeros(0, np.int64)
 _IDENTITY: dict[str, Any] = {"timestamp": _NONE, "user_id": _NONE, "source": _NONE, "event_id": _NONE}
@@ -94,10 +99,13 @@ class Monitor:
             if columns is not None and len(columns):
                 self._waiting[kind].append(columns)
 
-    def close(self, day: int, offsets: Mapping[str, int] | None = None) -> list[ClosedDay]:
+    def close(
+        self, day: int, offsets: Mapping[str, int] | None = None, foresee: Foresee | None = None
+    ) -> list[ClosedDay]:
         """Close all days up to ``day`` (counted since the epoch) that have records; what each live one gave.
 
-        offsets: of the log, by partition, up to which was read; they become evidence.
+        offsets: of the log, by partition, up to which was read; they become evidence. foresee: asked once for each live
+        day, where ratings do not come with what was predicted.
         """
         if self.closed_day is not None and day <= self.closed_day:
             return []  # what came late waits for the next day
@@ -115,6 +123,8 @@ class Monitor:
             records = {
                 kind: c.take((c.timestamp >= since) & (c.timestamp < (one + 1) * DAY_S)) for kind, c in now.items()
             }
+            if foresee is not None and one >= self.live_day:
+                records["ratings"] = _foreseen(one, records["ratings"], foresee)  # type: ignore[arg-type]
             closed = self._close(one, dict(offsets or {}), **records)  # type: ignore[arg-type]
             if closed is not None:
                 found.append(closed)
@@ -125,8 +135,10 @@ class Monitor:
         """Another champion serves from the day after ``day`` on; ``baselines``: of its validation window, by measure.
 
         What was measured of the old one no longer counts; the popularity and the stars that it was trained on are those
-        so far.
+        so far. From the first live day on it is the first champion, of the training part.
         """
+        if self._profile is None:
+            self._go_live()
         self._model_day = day + 1
         self._baselines = {name: b for name, b in self._baselines.items() if b.origin == "training"}
         self._baselines |= {name: Baseline(value, "champion") for name, value in baselines.items()}
@@ -149,7 +161,8 @@ class Monitor:
             closed_day=self.closed_day,
             asked_day=self.asked_day,
             waiting={kind: _waiting_state(parts) for kind, parts in self._waiting.items()},
-            seen_users=pack(np.sort(np.fromiter(self._seen.users, np.int64, len(self._seen.users)))),
+            seen_users=_packed_set(self._seen.users),
+            audience=_packed_set(self._seen.audience),
             seen_movies=(
                 pack(np.fromiter(movies, np.int64, len(movies))),
                 pack(np.fromiter(movies.values(), np.int64, len(movies))),
@@ -183,6 +196,7 @@ class Monitor:
             arrays = {name: unpack(array) for name, array in held.arrays.items()}
             monitor._waiting[kind] = [type(_EMPTY[kind])(**arrays, sources=held.sources)]
         monitor._seen.users = set(unpack(state.seen_users).tolist())
+        monitor._seen.audience = set(unpack(state.audience).tolist())
         ids, counts = (unpack(array).tolist() for array in state.seen_movies)
         monitor._seen.movies.update(dict(zip(ids, counts, strict=True)))
         monitor._stars = unpack(state.stars).copy()
@@ -208,6 +222,7 @@ class Monitor:
         if live and self._profile is None:
             self._go_live()
         decile = None if self._profile is None else self._profile.deciles_of(ratings.movie_id)
+        self._seen.audience.update(slates.user_id.tolist(), feedback.user_id.tolist())
         judged = self._slates.close((day + 1) * DAY_S, ratings, slates)
         sums, new_users = add_up(ratings, feedback, judged, self._seen, decile)
         self._stars += np.bincount(ratings.half_stars, minlength=BINS + 1)[1:]
@@ -311,6 +326,19 @@ class Monitor:
 
 def _with(measured: Measure, baseline: Baseline | None, breached_closes: int) -> Measure:
     return msgspec.structs.replace(measured, baseline=baseline, breached_closes=breached_closes)
+
+
+def _foreseen(day: int, ratings: RatingColumns, foresee: Foresee) -> RatingColumns:
+    """What came late gets no stars: what its user had rated by the day holds the rating itself."""
+    asked = np.flatnonzero(ratings.timestamp >= day * DAY_S)
+    predicted = np.full(len(ratings), np.nan, np.float32)
+    if len(asked):
+        predicted[asked] = foresee(day, ratings.user_id[asked], ratings.movie_id[asked])
+    return replace(ratings, predicted=predicted)
+
+
+def _packed_set(ids: set[int]) -> PackedArray:
+    return pack(np.sort(np.fromiter(ids, np.int64, len(ids))))
 
 
 def _waiting_state(parts: list[Columns]) -> WaitingState:

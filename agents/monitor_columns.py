@@ -9,7 +9,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Literal, Self, cast, get_args
+from typing import Any, Literal, Self, TypeVar, cast, get_args
 
 import msgspec
 import numpy as np
@@ -18,7 +18,17 @@ import numpy.typing as npt
 from models.interactions import Float32s
 from streams.records import Int64s
 
-__all__ = ["Columns", "FeedbackColumns", "PackedArray", "RatingColumns", "SlateColumns", "pack", "unpack"]
+__all__ = [
+    "Columns",
+    "FeedbackColumns",
+    "PackedArray",
+    "RatingColumns",
+    "ShownSlates",
+    "SlateColumns",
+    "ToldFeedback",
+    "pack",
+    "unpack",
+]
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -34,8 +44,8 @@ class Columns:
     def __len__(self) -> int:
         return len(self.timestamp)
 
-    def take(self, index: npt.NDArray[Any]) -> Self:
-        """The records at ``index`` (positions or a mask)."""
+    def take(self, index: npt.NDArray[Any] | slice) -> Self:
+        """The records at ``index`` (positions, a mask or a slice)."""
         return type(self)(**{name: column[index] for name, column in self.arrays().items()}, sources=self.sources)
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
@@ -85,6 +95,41 @@ class FeedbackColumns(Columns):
     n_shown: Int64s
     n_clicked: Int64s
     n_ratings: Int64s
+
+
+Names = npt.NDArray[np.object_]
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class ShownSlates(SlateColumns):
+    """Slates of all variants. variant, version: str as objects (n,)."""
+
+    variant: Names
+    version: Names
+
+    def plain(self, index: npt.NDArray[Any]) -> SlateColumns:
+        """Those at ``index``, of whichever variant they are."""
+        return _without(SlateColumns, self, index)
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class ToldFeedback(FeedbackColumns):
+    """Feedback of all variants. variant: str as objects (n,)."""
+
+    variant: Names
+
+    def plain(self, index: npt.NDArray[Any]) -> FeedbackColumns:
+        """That at ``index``, of whichever variant it is."""
+        return _without(FeedbackColumns, self, index)
+
+
+C = TypeVar("C", bound=Columns)
+
+
+def _without(kind: type[C], columns: Columns, index: npt.NDArray[Any]) -> C:
+    names = {field.name for field in fields(kind)} - {"sources"}
+    arrays = {name: column[index] for name, column in columns.arrays().items() if name in names}
+    return kind(**arrays, sources=columns.sources)
 
 
 ArrayType = Literal["<i8", "<f4", "<f8"]

@@ -23,7 +23,7 @@ from streams.errors import StateOutdated
 
 __all__ = ["NEXT", "MonitorState", "WaitingState", "decode_state", "encode_state"]
 
-_VERSION = 2  # raise it when what a state holds changes
+_VERSION = 3  # raise it when what a state holds changes
 
 
 class WaitingState(msgspec.Struct, frozen=True):
@@ -42,6 +42,7 @@ class MonitorState(msgspec.Struct, frozen=True, kw_only=True):
     asked_day: int | None
     waiting: dict[str, WaitingState]
     seen_users: PackedArray
+    audience: PackedArray
     seen_movies: tuple[PackedArray, PackedArray]
     stars: PackedArray
     profile: tuple[PackedArray, PackedArray, PackedArray] | None

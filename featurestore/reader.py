@@ -221,6 +221,10 @@ class FeatureReader:
             sizes[row[user_id] + 1] += len(block) // HISTORY_DTYPE.itemsize
         return LoggedHistories(np.array(sorted(row), np.int64), np.cumsum(sizes), ratings)
 
+    def rated_before(self, user_ids: Sequence[int] | Int64s, before: int) -> Accepted:
+        """All that these users rated with a timestamp below ``before``, in the order of the log."""
+        return Accepted.of_history(*self._histories(np.asarray(user_ids, np.int64).tolist(), before))
+
     def _histories(self, user_ids: Iterable[int], before: int | None) -> tuple[Int64s, _Ratings]:
         """All ratings of the users below ``before``, in log order: whose each is (n,), and HISTORY_DTYPE (n,)."""
         blocks = self._rows(
