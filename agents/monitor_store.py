@@ -17,10 +17,8 @@ from sqlalchemy import BigInteger, Column, Integer, LargeBinary, MetaData, Strin
 
 from agents.retrain_decision import Metrics
 from featurestore import schema
-from featurestore.database import Database, open_tables, store_label
-from featurestore.sqlite import database_path
+from featurestore.database import Database, open_tables, store_label, url_beside
 from streams.errors import StoreMissing
-from streams.postgres_url import DEFAULT_SCHEMA, PostgresAddress, is_postgres
 
 __all__ = [
     "REBUILD",
@@ -124,12 +122,7 @@ def monitors_url(store_url: str) -> str:
     >>> monitors_url("sqlite:///var/features.db"), monitors_url("postgresql://db/x?schema=run_1")
     ('sqlite:///var/monitors.db', 'postgresql://db/x?schema=run_1_monitors')
     """
-    if not is_postgres(store_url):
-        return f"sqlite:///{database_path(store_url).with_name('monitors.db')}"
-    named = PostgresAddress.parse(store_url).schema
-    if not named:
-        return f"{store_url}{'&' if '?' in store_url else '?'}schema={DEFAULT_SCHEMA}_monitors"
-    return store_url.replace(f"schema={named}", f"schema={named}_monitors")
+    return url_beside(store_url, "monitors")
 
 
 def open_monitors(store_url: str, *, create: bool = False) -> Database:
