@@ -37,6 +37,7 @@ from agents.run_monitor import RunMonitor
 from agents.store_thread import StoreThread
 from agents.thresholds import Thresholds
 from featurestore.aggregate import Cursor
+from featurestore.catalogue import EMPTY_CATALOGUE, Catalogue
 from featurestore.database import Database
 from featurestore.partition_writer import OutboxRecord, OutboxRow
 from featurestore.topics_writer import TopicsWriter
@@ -59,8 +60,9 @@ class MonitorSettings:
 
     live_from: event time at which the training part ends. champions: the variants that show the champion. model: what
     retrain events ask for where no slate has told which champion serves. train_delay_s: event time from a decision to
-    its answer. slates: whether a loop makes slates; without, only ``ratings`` is read. held_records: so many may wait
-    for their day before partitions that are ahead are read no further.
+    its answer. slates: whether a loop makes slates; without, only ``ratings`` is read. catalogue: the movies' genres,
+    of which tastes are made. held_records: so many may wait for their day before partitions that are ahead are read no
+    further.
     """
 
     run_id: str
@@ -70,6 +72,7 @@ class MonitorSettings:
     model: str = "mf"
     train_delay_s: int = DAY_S
     slates: bool = True
+    catalogue: Catalogue = EMPTY_CATALOGUE
     save_every_s: float = 1.0
     held_records: int = 500_000
 
@@ -182,8 +185,8 @@ class MonitorIngest:
     def _restored(self, state: bytes | None) -> RunMonitor:
         wanted = self.settings
         if state is None:
-            return RunMonitor(wanted.thresholds, wanted.live_from, wanted.champions)
-        return RunMonitor.from_json(state, wanted.thresholds, wanted.live_from, wanted.champions)
+            return RunMonitor(wanted.thresholds, wanted.live_from, wanted.champions, wanted.catalogue)
+        return RunMonitor.from_json(state, wanted.thresholds, wanted.live_from, wanted.champions, wanted.catalogue)
 
     async def release(self, partitions: Iterable[TopicPartition]) -> None:
         """Write what is closed, then nothing more; returns once nothing is under way."""

@@ -17,8 +17,10 @@ from sqlalchemy import BigInteger, Column, Integer, LargeBinary, MetaData, Strin
 
 from agents.retrain_decision import Metrics
 from featurestore import schema
-from featurestore.database import Database, open_tables, store_label, url_beside
+from featurestore.database import Database, drop_schema, open_tables, store_label, url_beside
+from featurestore.sqlite import database_path, remove_store
 from streams.errors import StoreMissing
+from streams.postgres_url import is_postgres
 
 __all__ = [
     "REBUILD",
@@ -26,6 +28,7 @@ __all__ = [
     "Progress",
     "Request",
     "VariantFigures",
+    "drop_monitors",
     "metadata",
     "monitors_url",
     "open_monitors",
@@ -132,6 +135,15 @@ def open_monitors(store_url: str, *, create: bool = False) -> Database:
     database = open_tables(url, metadata, what="monitors' store", repair=REBUILD, missing=missing, create=create)
     database.hold_identity()
     return database
+
+
+def drop_monitors(store_url: str) -> None:
+    """Throw away what the monitors keep, so that they read the log from its start; requests go with it."""
+    url = monitors_url(store_url)
+    if is_postgres(url):
+        drop_schema(url)
+    else:
+        remove_store(database_path(url))
 
 
 def read_state(database: Database) -> Progress:

@@ -7,12 +7,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from agents.beside import serve_beside
 from agents.foresight import Foresight, RatingModel
 from agents.monitor_ingest import MonitorIngest, MonitorSettings
 from agents.monitor_telemetry import MonitorMetrics, publish_monitor_metrics
 from agents.monitors import create_monitors_app, keep_monitors
 from agents.outbox import drain_outbox, publish_outbox
-from agents.running import serve_beside
 from agents.version_facts import VersionFacts
 from streams.bus import open_bus
 from streams.errors import BusError, StoreError

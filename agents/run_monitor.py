@@ -21,6 +21,7 @@ from agents.monitor import ClosedDay, Foresee, Monitor
 from agents.monitor_columns import PackedArray, RatingColumns, ShownSlates, ToldFeedback, pack, unpack
 from agents.thresholds import Thresholds
 from agents.variant_difference import UserSums, UserSumsState
+from featurestore.catalogue import EMPTY_CATALOGUE, Catalogue
 from streams.errors import StateOutdated
 from streams.events import DAY_S
 from streams.records import Int64s
@@ -58,10 +59,16 @@ class _RunState(msgspec.Struct, frozen=True):
 
 
 class RunMonitor:
-    """champions: the variants that show the champion. live_from: event time, seconds since the epoch."""
+    """champions: the variants that show the champion. Others as in :class:`agents.monitor.Monitor`."""
 
-    def __init__(self, thresholds: Thresholds, live_from: int, champions: frozenset[str]) -> None:
-        self.champion = Monitor(thresholds, live_from)
+    def __init__(
+        self,
+        thresholds: Thresholds,
+        live_from: int,
+        champions: frozenset[str],
+        catalogue: Catalogue = EMPTY_CATALOGUE,
+    ) -> None:
+        self.champion = Monitor(thresholds, live_from, catalogue)
         self.variants: dict[str, Variant] = {}
         self.version: str | None = None
         """The champion's, as of the last slate of its variants that was closed; None before the first."""
@@ -133,14 +140,21 @@ class RunMonitor:
         return msgspec.json.encode(_RunState(msgspec.Raw(self.champion.to_json()), variants, self.version))
 
     @classmethod
-    def from_json(cls, data: bytes, thresholds: Thresholds, live_from: int, champions: frozenset[str]) -> RunMonitor:
+    def from_json(
+        cls,
+        data: bytes,
+        thresholds: Thresholds,
+        live_from: int,
+        champions: frozenset[str],
+        catalogue: Catalogue = EMPTY_CATALOGUE,
+    ) -> RunMonitor:
         """Raises StateOutdated where it is of another River, of other thresholds or another run, or damaged."""
         try:
             state = msgspec.json.decode(data, type=_RunState)
         except msgspec.DecodeError as error:
             raise StateOutdated(f"monitors' state: expected JSON of its schema, found {error}") from error
-        monitor = cls(thresholds, live_from, champions)
-        monitor.champion = Monitor.from_json(bytes(state.monitor), thresholds)
+        monitor = cls(thresholds, live_from, champions, catalogue)
+        monitor.champion = Monitor.from_json(bytes(state.monitor), thresholds, catalogue)
         if monitor.champion.live_day != live_from // DAY_S:
             raise StateOutdated(
                 f"monitors' state: expected the live part from day {live_from // DAY_S}, found day "

@@ -13,6 +13,7 @@ from featurestore.embeddings import EmbeddingStore, EmbeddingVersion, embeddings
 from featurestore.freshness import VIEWS
 from featurestore.reader import AppliedOffset, FeatureReader
 from streamlens.loop_status import loop_status
+from streamlens.monitors_status import monitors_status
 from streamlens.presence import holder
 from streamlens.store_freshness import observe
 from streamlens.target import Target
@@ -44,12 +45,14 @@ async def run_status(target: Target, bus: Bus, *, wall: Callable[[], float] = ti
         "replayer": None if folder is None else holder(folder, "replayer"),
         "worker": None if folder is None else holder(folder, "worker"),
         "loop_worker": None if folder is None else holder(folder, "loop"),
+        "monitors_worker": None if folder is None else holder(folder, "monitors"),
         "topics": {name: sum(end for _, end in ranges.values()) for name, ranges in held.items()},
         "features": features_status(target.store_url, held.get(RATINGS, {}), wall()),
         "loop": _loop(target, held.get(RATINGS, {})),
         "freshness": await freshness_status(target, bus, wall()),
         "trainer": None if folder is None else holder(folder, "trainer"),
         "jobs": jobs_status(target.store_url),
+        "monitors": monitors_status(target.store_url, held),
         "metrics": await latest_metrics(bus) if METRICS in topics else {},
     }
 

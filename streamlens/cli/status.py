@@ -10,11 +10,13 @@ import typer
 from streamlens.cli import options
 from streamlens.cli.console import heading, moment, print_json, print_table, text
 from streamlens.cli.loop_role import print_loop
+from streamlens.cli.monitors_role import print_monitors
 
 __all__ = ["register"]
 
 _COUNTS = ("ratings", "late", "duplicates", "dead_lettered")
 _QUALITY = "quality."
+_MONITORS = "monitors."  # they have a part of their own
 _MEASURES = ("null_share", "out_of_range", "min", "max", "psi")
 
 
@@ -55,6 +57,8 @@ def _print(found: dict[str, Any]) -> None:
         _print_features(features, found["freshness"])
     if found["loop"] is not None:
         print_loop(found["loop"], found["loop_worker"])
+    if found["monitors"] is not None:
+        print_monitors(found["monitors"], found["monitors_worker"])
     heading("topics:")
     print_table(["topic", "records"], found["topics"].items())
     _print_jobs(found["jobs"])
@@ -85,7 +89,7 @@ def _print_metrics(metrics: dict[str, float | int]) -> None:
         if name.startswith(_QUALITY):
             measure, _, feature = name.removeprefix(_QUALITY).removesuffix("}").partition("{feature=")
             quality.setdefault(feature, {})[measure] = value
-        else:
+        elif not name.startswith(_MONITORS):
             others[name] = value
     if others:
         heading("metrics:")

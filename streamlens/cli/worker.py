@@ -13,6 +13,7 @@ import typer
 from streamlens.cli import options
 from streamlens.cli.console import StatusLine, moment, text
 from streamlens.cli.loop_role import use_one_blas_thread, work_loop
+from streamlens.cli.monitors_role import work_monitors
 from streamlens.cli.trainer_role import work_trainer
 from streamlens.signals import run_until_signal
 
@@ -33,6 +34,7 @@ class Role(StrEnum):
     FEATURES = "features"
     LOOP = "loop"
     TRAINER = "trainer"
+    MONITORS = "monitors"
 
 
 def register(app: typer.Typer) -> None:
@@ -45,7 +47,9 @@ def worker(
         bool, typer.Option("--rebuild", help="Throw the store away; recompute it from the log.")
     ] = False,
     quiet: options.Quiet = False,
-    role: Annotated[Role, typer.Option("--role", help="What it does: keep the features, make slates, or train.")] = (
+    role: Annotated[
+        Role, typer.Option("--role", help="What it does: keep the features, make slates, monitor the run, or train.")
+    ] = (
         Role.FEATURES
     ),
     run: options.RunId = None,
@@ -72,6 +76,8 @@ def worker(
                     await work_loop(target, stopping, until_end=until_end, rebuild=rebuild, quiet=quiet)
                 elif role is Role.TRAINER:
                     await work_trainer(target, stopping, until_end=until_end, rebuild=rebuild, quiet=quiet)
+                elif role is Role.MONITORS:
+                    await work_monitors(target, stopping, until_end=until_end, rebuild=rebuild, quiet=quiet)
                 else:
                     await _work(target, stopping, until_end, rebuild, quiet)
 
