@@ -52,13 +52,13 @@ class DayRecords:
 class _Stretch:
     """What stands between two boundary ticks of a partition. before, after: the cursor at the tick that ends it."""
 
+    before: Cursor
+    after: Cursor
+    time: int = 0
+    end_of_run: bool = False
     records: list[Columns] = field(default_factory=list)
     rejected: list[Rejected] = field(default_factory=list)
     sources: set[str] = field(default_factory=set)
-    time: int = 0
-    end_of_run: bool = False
-    before: Cursor | None = None
-    after: Cursor | None = None
 
 
 class _Lane:
@@ -69,7 +69,7 @@ class _Lane:
         self.read = cursor
         self.taken = cursor
         self.over: deque[_Stretch] = deque()
-        self.open = _Stretch()
+        self.open = _Stretch(cursor, cursor)
         self.held = 0
 
     def take(self, batch: TakenRecords) -> None:
@@ -121,12 +121,11 @@ class _Lane:
         self.read = replace(self.read, closed=time)
         self.open.time, self.open.end_of_run, self.open.before, self.open.after = time, end, before, self.read
         self.over.append(self.open)
-        self.open = _Stretch()
+        self.open = _Stretch(self.read, self.read)
 
     def give(self, event_time: int) -> _Stretch:
         """What stands before the first tick at ``event_time`` or after it; ``taken`` moves on with it."""
         first = self.over[0]
-        assert first.before is not None and first.after is not None
         if first.time == event_time:
             self.over.popleft()
             given, self.taken = first, first.after

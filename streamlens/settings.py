@@ -50,6 +50,8 @@ _PREFIX = "STREAMLENS_"
 _TEST_PREFIX = f"{_PREFIX}TEST_"
 """Of what tests are told, not the program."""
 _FILE_VARIABLE = f"{_PREFIX}CONFIG"
+_EVENT_VARIABLE = f"{_PREFIX}EVENT_ID"
+"""No setting: `retrain watch` tells it to its command, which may be a command of this program."""
 
 
 def _words(value: object) -> object:
@@ -318,7 +320,7 @@ def _sections() -> dict[str, type[BaseModel]]:
 
 def _refuse_unknown_variables() -> None:
     """pydantic-settings ignores a variable that fits no field; a typo deserves an answer."""
-    known = {_FILE_VARIABLE}
+    known = {_FILE_VARIABLE, _EVENT_VARIABLE}
     for name in Settings.model_fields:
         section = _sections().get(name)
         fields = [f"{name}_{field}" for field in section.model_fields] if section else [name]

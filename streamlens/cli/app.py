@@ -23,6 +23,7 @@ from streamlens.cli import (
     models,
     recommend,
     replay,
+    retrain,
     snapshot,
     status,
     topics,
@@ -51,6 +52,7 @@ _ORDER = (
     "train",
     "models",
     "recommend",
+    "retrain",
     "doctor",
     "bench",
 )
@@ -92,6 +94,7 @@ app.add_typer(topics.app, name="topics")
 app.add_typer(features.app, name="features")
 app.add_typer(deadletter.app, name="deadletter")
 app.add_typer(models.app, name="models")
+app.add_typer(retrain.app, name="retrain")
 
 
 def _show_version(wanted: bool) -> None:

@@ -30,6 +30,7 @@ class Benchmark(StrEnum):
     SERVE = "serve"
     DRIFT = "drift"
     LOOP = "loop"
+    RETRAIN = "retrain"
 
 
 _NAMES = (
@@ -38,10 +39,18 @@ _NAMES = (
     "during ingest; verify: of 25 M ratings, and its memory; failover (Kafka): from a worker's end to the next event; "
     "scaling (Kafka): two workers beside one; models: four trained and judged on 1 M ratings; "
     "serve: recommendations during ingest; drift: what detectors find, and how often they are wrong; "
-    "loop: slates and feedback of a log, and how soon after a rating its slate is there."
+    "loop: slates and feedback of a log, and how soon after a rating its slate is there; "
+    "retrain: from publishing a retrain event to a consumer outside having it."
 )
 
-_ON_KAFKA = (Benchmark.PIPELINE, Benchmark.REPLAY, Benchmark.LATENCY, Benchmark.FAILOVER, Benchmark.SCALING)
+_ON_KAFKA = (
+    Benchmark.PIPELINE,
+    Benchmark.REPLAY,
+    Benchmark.LATENCY,
+    Benchmark.FAILOVER,
+    Benchmark.SCALING,
+    Benchmark.RETRAIN,
+)
 _KAFKA_NAMES = ", ".join(_ON_KAFKA)
 
 
