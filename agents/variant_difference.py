@@ -68,8 +68,8 @@ class UserSums:
 
 def ratio_of(sums: Int64s) -> Interval:
     """The ratio of the sums (n, 2) over users, with its 95 % interval; NaN where there is nothing to divide by."""
-    value, variance = _ratio(sums)
-    return _interval(value, variance)
+    value, variance, freedom = _ratio(sums)
+    return _interval(value, variance, freedom)
 
 
 def ratio_difference(ours: Int64s, theirs: Int64s) -> Interval | None:
@@ -79,21 +79,26 @@ def ratio_difference(ours: Int64s, theirs: Int64s) -> Interval | None:
     """
     if min(len(ours), len(theirs)) < MIN_USERS:
         return None
-    (our_value, our_variance), (their_value, their_variance) = _ratio(ours), _ratio(theirs)
-    return _interval(our_value - their_value, our_variance + their_variance)
+    (our_value, our_variance, our_freedom), (their_value, their_variance, their_freedom) = _ratio(ours), _ratio(theirs)
+    return _interval(our_value - their_value, our_variance + their_variance, min(our_freedom, their_freedom))
 
 
-def _ratio(sums: Int64s) -> tuple[float, float]:
+def _ratio(sums: Int64s) -> tuple[float, float, float]:
+    """Value, variance, and degrees of freedom: as many as users of equal weight would have, less one.
+
+    Each residual is what it would be without its user (the jackknife's), for a heavy user draws the ratio to itself.
+    """
     numerator, denominator = sums.astype(np.float64).T
     total = denominator.sum()
-    if not total:
-        return math.nan, math.nan
+    weight: Floats = denominator / total if total else denominator
+    if len(sums) < 2 or not total or weight.max() == 1:
+        return math.nan, math.nan, math.nan
     value = numerator.sum() / total
-    residual: Floats = numerator - value * denominator
-    n = len(sums)
-    return float(value), float((residual**2).sum() / total**2 * n / max(n - 1, 1))
+    residual: Floats = (numerator - value * denominator) / (1 - weight)
+    return float(value), float((residual**2).sum() / total**2), float(1 / (weight**2).sum() - 1)
 
 
-def _interval(value: float, variance: float) -> Interval:
-    half = _Z * math.sqrt(variance) if variance >= 0 else math.nan
+def _interval(value: float, variance: float, freedom: float) -> Interval:
+    student = _Z + (_Z**3 + _Z) / (4 * freedom)  # of Student's t, to the first order
+    half = student * math.sqrt(variance) if variance >= 0 else math.nan
     return Interval(value, value - half, value + half)
