@@ -113,8 +113,7 @@ class MonitorIngest:
     """The monitors of a run on a thread of their own. See :class:`agents.ingest.FeatureIngest` for what it is like.
 
     waiting_for: what the next close waits for beside the logs, for a person; empty for nothing. latest: the figures of
-    the last live day that was closed. records: how many were taken in since the start. waiting_for_store: its error
-    while it is away.
+    the last live day that was closed. records: how many were taken in since the start.
     """
 
     def __init__(
@@ -132,8 +131,7 @@ class MonitorIngest:
         self.waiting_for = ""
         self.latest: ClosedFigures | None = None
         self.records = 0
-        self.store_errors, self.waiting_for_store = 0, ""
-        self.thread = StoreThread("monitors' store", self, patience_s=store_patience_s)
+        self.thread = StoreThread("monitors", patience_s=store_patience_s)
         database = open_monitors(store_url, create=True)
         self.writer = TopicsWriter(database, agent=MONITORS, topics=settings.topics, rebuild=REBUILD, wall_ms=wall_ms)
         self._facts = facts
@@ -192,8 +190,8 @@ class MonitorIngest:
         """Write what is closed, then nothing more; returns once nothing is under way."""
         self._term += 1
         with suppress(StoreError):  # a successor closes it again
-            await self.thread.call(self._save)
-        await self.thread.call(self._release, list(partitions))
+            await self.thread.run(self._save)
+        await self.thread.run(self._release, list(partitions))
 
     def _release(self, partitions: list[TopicPartition]) -> None:
         self._forget()
@@ -338,15 +336,15 @@ class MonitorIngest:
 
     async def check(self) -> None:
         """Raise StoreSetBack where the store has lost what was applied, StoreUnavailable where it is away."""
-        await self.thread.call(self.writer.check)
+        await self.thread.run(self.writer.check)
 
     async def outbox(self) -> list[OutboxRow]:
         """The oldest records still to be published."""
-        return await self.thread.call(self.writer.outbox)
+        return await self.thread.run(self.writer.outbox)
 
     async def published(self, rows: Sequence[OutboxRow]) -> None:
         """Forget outbox rows that the bus has acknowledged."""
-        await self.thread.call(self.writer.published, rows)
+        await self.thread.run(self.writer.published, rows)
 
     # What others look at
 

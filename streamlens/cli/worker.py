@@ -49,9 +49,7 @@ def worker(
     quiet: options.Quiet = False,
     role: Annotated[
         Role, typer.Option("--role", help="What it does: keep the features, make slates, monitor the run, or train.")
-    ] = (
-        Role.FEATURES
-    ),
+    ] = Role.FEATURES,
     run: options.RunId = None,
     bus: options.Bus = None,
     store: options.Store = None,
