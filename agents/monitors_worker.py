@@ -7,13 +7,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from agents.beside import serve_beside
 from agents.foresight import Foresight, RatingModel
 from agents.monitor_ingest import MonitorIngest, MonitorSettings
 from agents.monitor_telemetry import MonitorMetrics, publish_monitor_metrics
 from agents.monitors import create_monitors_app, keep_monitors
 from agents.outbox import drain_outbox, publish_outbox
 from agents.version_facts import VersionFacts
-from agents.worker import or_stop
 from streams.bus import open_bus
 from streams.errors import BusError, StoreError
 from streams.topics import run_topics
@@ -66,24 +66,16 @@ class MonitorsWorker:
             async with open_bus(options.bus_url) as bus:
                 await bus.create_topics(*run_topics(options.partitions))
                 app = create_monitors_app(bus, self.ingest, linger_s=options.linger_s, instance_id=options.instance_id)
-                beside = [
-                    asyncio.create_task(or_stop(work, stopping))
-                    for work in (
-                        publish_outbox(bus, self.ingest, poll_s=0.05),
-                        publish_monitor_metrics(bus, self.metrics),
-                        keep_monitors(app, self.ingest),
-                    )
-                ]
-                try:
-                    await app.serve(stopping)
-                finally:
-                    for task in beside:
-                        task.cancel()
-                    ended = await asyncio.gather(*beside, return_exceptions=True)
+                beside = (
+                    publish_outbox(bus, self.ingest, poll_s=0.05),
+                    publish_monitor_metrics(bus, self.metrics),
+                    keep_monitors(app, self.ingest),
+                )
+
+                async def finish() -> None:
                     with suppress(BusError, StoreError):  # what is left goes out with the next worker
                         await drain_outbox(bus, self.ingest)
-                for error in ended:
-                    if isinstance(error, Exception):
-                        raise error
+
+                await serve_beside(app, stopping, beside, finish)
         finally:
             await asyncio.to_thread(self.ingest.close)

@@ -163,8 +163,8 @@ class MonitorsSettings(BaseModel):
     """The file of rules and detectors; None is the one that comes along."""
     slates: bool = True
     """Whether a loop makes slates in this run; without one, days close by ``ratings`` alone."""
-    model: str = "mf"
-    """What retrain events ask for where no slate says which champion serves."""
+    model: str | None = None
+    """What retrain events ask for where no slate says which champion serves; None is the experiment's champion."""
 
 
 class VariantSettings(BaseModel):

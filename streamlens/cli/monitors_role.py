@@ -53,11 +53,12 @@ def _options(target: Target, own_id: str | None) -> MonitorsOptions:
     from agents.monitor_ingest import MonitorSettings
     from agents.monitors_worker import MonitorsOptions
     from agents.thresholds import default_thresholds, load_thresholds
+    from agents.variants import CHAMPION
     from featurestore.catalogue import EMPTY_CATALOGUE
     from streams.errors import ConfigError
     from streams.events import DAY_S
 
-    wanted, of_loop = target.settings.monitors, target.settings.loop
+    wanted, of_loop, experiment = target.settings.monitors, target.settings.loop, target.settings.experiment
     live_from = target.training_end()
     if live_from is None:
         raise ConfigError(
@@ -68,7 +69,8 @@ def _options(target: Target, own_id: str | None) -> MonitorsOptions:
         run_id=target.run_id,
         thresholds=default_thresholds() if wanted.thresholds is None else load_thresholds(wanted.thresholds),
         live_from=live_from,
-        model=wanted.model,
+        champions=frozenset(variant.name for variant in experiment.variants if variant.model == CHAMPION),
+        model=wanted.model or experiment.champion,
         train_delay_s=of_loop.train_delay_days * DAY_S,
         slates=wanted.slates,
         catalogue=target.catalogue() or EMPTY_CATALOGUE,
