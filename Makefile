@@ -6,7 +6,7 @@ VENV := .venv
 STAMP := $(VENV)/.installed
 TRAIN := $(VENV)/.installed-train
 PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(VENV)/bin/python -m pip
-BENCHMARKS := pipeline replay latency store memory snapshot verify models
+BENCHMARKS := pipeline replay latency store memory snapshot verify models serve drift loop retrain
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test check format bench results picture recording lock clean
@@ -16,7 +16,7 @@ help: ## show this list
 
 setup: $(STAMP) ## install into .venv, once
 
-demo: $(STAMP) ## replay MovieLens live through the feature pipeline, about a minute
+demo: $(STAMP) ## replay MovieLens live through the closed loop, a minute or two
 	@$(VENV)/bin/streamlens demo
 
 test: $(TRAIN) ## run the tests

@@ -7,7 +7,7 @@ with ratings alone: it speaks for the detectors whose signals need nothing else.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import msgspec
@@ -25,6 +25,7 @@ __all__ = ["OF_RATINGS", "Detection", "clean_alerts", "first_detection"]
 
 OF_RATINGS = ("rating", "taste", "popularity", "new_user", "volume")
 """The signals that ratings are enough for."""
+_DAYS_AT_ONCE = 100
 
 
 class Detection(NamedTuple):
@@ -35,15 +36,29 @@ class Detection(NamedTuple):
     after_s: int
 
 
-def clean_alerts(dataset: Dataset, thresholds: Thresholds, cutoff: int, until: int) -> list[Alert]:
-    """What the detectors on ratings say of ``dataset``, whose live part begins at ``cutoff``, before ``until``."""
+def clean_alerts(
+    dataset: Dataset,
+    thresholds: Thresholds,
+    cutoff: int,
+    until: int,
+    given_up: Callable[[], bool] = lambda: False,
+) -> list[Alert]:
+    """What the detectors on ratings say of ``dataset``, whose live part begins at ``cutoff``, before ``until``.
+
+    given_up: asked now and then; once it is true, what was found so far is returned.
+    """
     detectors = {name: rule for name, rule in thresholds.detectors.items() if rule.signal in OF_RATINGS}
     alone = msgspec.structs.replace(thresholds, rules={}, detectors=detectors)
     monitor = Monitor(alone, cutoff, Catalogue(dataset.movies().values()))
     for first, ratings in _numbered(dataset.chunks()):
         monitor.add(ratings=_columns(ratings, first))
-    closed = monitor.close(until // DAY_S - 1)
-    return [alert for day in closed for alert in day.alerts]
+    alerts: list[Alert] = []
+    last_day = until // DAY_S - 1
+    for day in (*range(dataset.first_timestamp // DAY_S, last_day, _DAYS_AT_ONCE), last_day):
+        if given_up():
+            break
+        alerts += [alert for closed in monitor.close(day) for alert in closed.alerts]
+    return alerts
 
 
 def first_detection(

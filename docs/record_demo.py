@@ -19,6 +19,7 @@ from rich.text import Text
 
 from streamlens.cli.demo import print_summary, progress_table
 from streamlens.demo import DemoProgress, run_demo
+from streamlens.demo_loop import DRIFT, loop_settings
 from streamlens.replay_run import prepare_run
 from streamlens.settings import load_settings
 from streamlens.signals import run_until_signal
@@ -72,9 +73,9 @@ def main() -> int:
 
     with TemporaryDirectory(prefix="streamlens-picture-") as folder:
         os.environ["STREAMLENS_VAR"] = folder  # not as a flag: the demo's children find the run by it
-        settings = load_settings({"replay": {"rate": RATE}})
+        settings = loop_settings(load_settings({"replay": {"rate": RATE, "drift": [DRIFT]}}))
         prepared = prepare_run(settings, new_run=True)
-        summary = run_until_signal(lambda stopping: run_demo(prepared, stopping, show))
+        summary = run_until_signal(lambda stopping: run_demo(prepared, settings, stopping, show))
         said = io.StringIO()
         if summary is not None:
             with redirect_stdout(said):

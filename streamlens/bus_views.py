@@ -12,9 +12,9 @@ import msgspec
 
 from streams.bus import Bus
 from streams.errors import ConfigError, UnknownTopic
-from streams.records import RecordBatch
+from streams.records import RecordBatch, TopicPartition
 
-__all__ = ["RECORD_COLUMNS", "GroupLag", "TailedRecord", "describe_topics", "group_lags", "tail"]
+__all__ = ["RECORD_COLUMNS", "GroupLag", "TailedRecord", "describe_topics", "group_lags", "records_so_far", "tail"]
 
 RECORD_COLUMNS = ("topic", "partition", "offset", "timestamp_ms", "key", "value")
 
@@ -137,6 +137,20 @@ async def tail(
             batches = await consumer.fetch(timeout_s=_POLL_S, partitions=wanted)
             for record in _by_time(batches):
                 yield record
+
+
+async def records_so_far(bus: Bus, topic: str) -> list[TailedRecord]:
+    """All records that the topic holds now, in the order of publishing."""
+    left = {tp: held.end for tp, held in (await bus.offsets(topic)).items() if held.end > held.start}
+    batches: list[RecordBatch] = []
+    async with await bus.consumer(topic) as consumer:
+        await consumer.seek_to_beginning(*consumer.assignment)
+        while left:
+            for batch in await consumer.fetch(timeout_s=_POLL_S):
+                batches.append(batch)
+                if batch.next_offset >= left.get(TopicPartition(batch.topic, batch.partition), batch.next_offset + 1):
+                    del left[TopicPartition(batch.topic, batch.partition)]
+    return _by_time(batches)
 
 
 async def _check(bus: Bus, topic: str, partition: int | None) -> None:

@@ -1,4 +1,4 @@
-"""The demo: a run of its own, replayed and kept by child processes, watched from the log and the store alone."""
+"""The demo: a run of its own, the closed loop on it in child processes, watched from the log and the stores alone."""
 
 from __future__ import annotations
 
@@ -7,15 +7,19 @@ import statistics
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass, field
 
 from featurestore.features import PopularItem
 from featurestore.reader import FeatureReader
 from featurestore.verify import VerifyReport, verify
 from streamlens.children import Child, running
+from streamlens.demo_loop import CleanTwin, LoopProgress, loop_environment, loop_progress
+from streamlens.loop_story import LoopStory
 from streamlens.presence import announced
 from streamlens.replay_run import PreparedReplay
 from streamlens.run_status import features_status, latest_metrics
+from streamlens.settings import Settings
 from streams.bus import Bus, open_bus
 from streams.errors import StoreMissing
 from streams.events import DAY_S, RATINGS
@@ -25,8 +29,9 @@ __all__ = ["YEAR_S", "DemoProgress", "DemoSummary", "run_demo"]
 
 YEAR_S = 365 * DAY_S
 _LOOK_S = 0.25
+_LOOK_AT_LOOP_S = 1.0
 _RATE_WINDOW_S = 2.0
-_POPULAR = 10
+_POPULAR = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +53,15 @@ class DemoProgress:
     dead_lettered: int
     p50_ms: float | None
     p99_ms: float | None
+    loop: LoopProgress | None
 
 
 @dataclass(frozen=True, slots=True)
 class DemoSummary:
-    """How it ended. p50_ms, p99_ms: the medians, over the half seconds of the live part, of those quantiles."""
+    """How it ended. p50_ms, p99_ms: the medians, over the half seconds of the live part, of those quantiles.
+
+    live_s: of the replay's live part. story: what happened in the loop.
+    """
 
     last: DemoProgress
     elapsed_s: float
@@ -64,6 +73,7 @@ class DemoSummary:
     clock: int
     popular: list[PopularItem]
     popular_a_year_ago: list[PopularItem]
+    story: LoopStory
 
 
 @dataclass(slots=True)
@@ -71,12 +81,16 @@ class _Watch:
     """Looks at bus and store, and keeps what the summary needs."""
 
     prepared: PreparedReplay
+    settings: Settings
     bus: Bus
     began: float = field(default_factory=time.monotonic)
     live_since: float | None = None
     recent: deque[tuple[float, int]] = field(default_factory=deque)
     p50s: dict[float, float] = field(default_factory=dict)
     p99s: dict[float, float] = field(default_factory=dict)
+    replayed_at: float | None = None
+    loop: LoopProgress | None = None
+    _loop_seen: float = 0.0
 
     async def look(self) -> DemoProgress:
         held = await self.bus.offsets(RATINGS)
@@ -86,9 +100,15 @@ class _Watch:
         live = applied >= self.prepared.plan.n_training
         if live and self.live_since is None:
             self.live_since = now
+        if self.replayed_at is None and applied >= self.prepared.plan.n_total:
+            self.replayed_at = now
+        if now >= self._loop_seen + _LOOK_AT_LOOP_S:
+            self._loop_seen = now
+            run, cutoff = self.prepared.run, self.prepared.plan.split.cutoff
+            self.loop = loop_progress(self.settings, run.store_url, run.path / "models", held, cutoff)
         p50, p99 = await self._latencies(live)
         return DemoProgress(
-            phase="live" if live else "training",
+            phase="training" if not live else "live" if self.replayed_at is None else "replayed; the loop goes on",
             applied=applied,
             total=self.prepared.plan.n_total,
             events_per_s=self._rate(now, applied),
@@ -99,6 +119,7 @@ class _Watch:
             dead_lettered=features["dead_lettered"] if features else 0,
             p50_ms=p50,
             p99_ms=p99,
+            loop=self.loop,
         )
 
     def _rate(self, now: float, applied: int) -> float:
@@ -120,41 +141,50 @@ class _Watch:
 
 
 async def run_demo(
-    prepared: PreparedReplay, stopping: asyncio.Event, show: Callable[[DemoProgress], None]
+    prepared: PreparedReplay, settings: Settings, stopping: asyncio.Event, show: Callable[[DemoProgress], None]
 ) -> DemoSummary | None:
-    """Replay ``prepared`` and keep its features until its end, or until ``stopping`` is set; then verify.
+    """Replay ``prepared`` with the closed loop on it until its end, or until ``stopping`` is set; then verify.
 
-    None where it was stopped before there was a store, so that nothing can be said of it.
-    Raises ChildFailed with what the replayer or the worker said when either ends early.
+    settings: those of the loop, see :func:`streamlens.demo_loop.loop_settings`. None where it was stopped before there
+    was a store, so that nothing can be said of it. Raises ChildFailed with what a process said that ended early.
     """
-    run = prepared.run
-    with announced(run.path, "demo"):  # before there is a log: a worker that waits for one shall leave this to ours
-        return await _replay_and_verify(prepared, stopping, show)
+    with announced(
+        prepared.run.path, "demo"
+    ):  # before there is a log: a worker that waits for one shall leave it to us
+        twin = CleanTwin.of(prepared, settings)
+        try:
+            return await _replay_and_verify(prepared, settings, twin, stopping, show)
+        finally:
+            twin.give_up()
 
 
 async def _replay_and_verify(
-    prepared: PreparedReplay, stopping: asyncio.Event, show: Callable[[DemoProgress], None]
+    prepared: PreparedReplay,
+    settings: Settings,
+    twin: CleanTwin,
+    stopping: asyncio.Event,
+    show: Callable[[DemoProgress], None],
 ) -> DemoSummary | None:
     run = prepared.run
     async with open_bus(run.bus_url) as bus:
         await bus.create_topics(*run_topics(prepared.options.partitions))
-        watch = _Watch(prepared, bus)
-        async with (
-            running(
-                "worker", run.path / "worker.log", "worker", "--run", run.run_id, "--until-end", "--quiet"
-            ) as worker,
-            running("replayer", run.path / "replayer.log", "replay", "--run", run.run_id, "--quiet") as replayer,
-        ):
-            completed = await _watch_until_end(watch, stopping, show, [worker, replayer])
+        watch = _Watch(prepared, settings, bus)
+        async with AsyncExitStack() as children:
+            started = [await children.enter_async_context(child) for child in _children(prepared, settings)]
+            twin.start()
+            completed = await _watch_until_end(watch, stopping, show, started)
         last = await watch.look()
         show(last)
         ended = time.monotonic()
+        if not completed:
+            twin.give_up()
         try:
             report = await verify(bus, run.store_url)
         except StoreMissing:
             if completed:
                 raise
             return None
+        story = await twin.story(bus, settings)
     with FeatureReader(run.store_url) as reader:
         clock = reader.clock()
         popular = reader.popular(YEAR_S, k=_POPULAR)
@@ -162,7 +192,7 @@ async def _replay_and_verify(
     return DemoSummary(
         last=last,
         elapsed_s=ended - watch.began,
-        live_s=ended - (watch.live_since or ended),
+        live_s=(watch.replayed_at or ended) - (watch.live_since or ended),
         p50_ms=_median(watch.p50s),
         p99_ms=_median(watch.p99s),
         completed=completed,
@@ -170,17 +200,36 @@ async def _replay_and_verify(
         clock=clock,
         popular=popular,
         popular_a_year_ago=before,
+        story=story,
     )
+
+
+def _children(prepared: PreparedReplay, settings: Settings) -> list[AbstractAsyncContextManager[Child]]:
+    """The trainer first, which is stopped last: it answers what the others may still wait for."""
+    run, environment = prepared.run, loop_environment(settings)
+
+    def child(name: str, *arguments: str) -> AbstractAsyncContextManager[Child]:
+        command = (*arguments, "--run", run.run_id, "--quiet")
+        return running(name, run.path / f"{name}.log", *command, environment=environment)
+
+    return [
+        child("trainer", "worker", "--role", "trainer"),
+        child("worker", "worker", "--until-end"),
+        child("loop", "worker", "--role", "loop", "--until-end"),
+        child("monitors", "worker", "--role", "monitors", "--until-end"),
+        child("replayer", "replay"),
+    ]
 
 
 async def _watch_until_end(
     watch: _Watch, stopping: asyncio.Event, show: Callable[[DemoProgress], None], children: list[Child]
 ) -> bool:
-    """Show progress until both children are done (True) or ``stopping`` is set (False)."""
+    """Show progress until all children but the first, which serves them, are done (True) or ``stopping`` is set
+    (False)."""
     while not stopping.is_set():
         show(await watch.look())
         states = [child.finished() for child in children]  # each is asked, so that no failure hides
-        if all(states):
+        if all(states[1:]):
             return True
         try:
             await asyncio.wait_for(stopping.wait(), _LOOK_S)

@@ -1,4 +1,4 @@
-"""``streamlens demo``: all of it at once, in about a minute."""
+"""``streamlens demo``: all of it at once, in a minute or two."""
 
 from __future__ import annotations
 
@@ -18,13 +18,18 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from streamlens.demo import DemoProgress, DemoSummary
+    from streamlens.demo_loop import LoopProgress
+    from streamlens.loop_story import LoopStory
     from streamlens.replay_run import PreparedReplay
+    from streams.events import ModelEvent
+    from streams.retrain import RetrainRequested
 
 __all__ = ["print_summary", "progress_table", "register"]
 
 _TITLE_WIDTH = 44
 _NAME_WIDTH = 13
 """Of the longest name, dead-lettered: table and summary align."""
+_DRIFT = "What is injected; popularity-flip@120:high unless another data set is named."
 _BESIDE_TITLES = 20
 """Columns that the two counts and the gaps take on a line with two titles."""
 
@@ -37,20 +42,26 @@ def demo(
     data: Annotated[str | None, typer.Option("--data", help="A MovieLens folder, or synthetic.")] = None,
     rate: Annotated[float, typer.Option("--rate", help="Live events per second.")] = 700.0,
     limit: Annotated[int | None, typer.Option("--limit", metavar="N", help="At most N live ratings.")] = None,
+    drift: Annotated[str | None, typer.Option("--drift", metavar="KIND@WEEK:STRENGTH|none", help=_DRIFT)] = None,
 ) -> None:
-    """Replay MovieLens live through the feature pipeline, watch it, and verify what came out; about a minute."""
+    """Replay MovieLens live through the closed loop, watch it, and verify what came out; a minute or two."""
     with suppress(KeyboardInterrupt):  # Ctrl-C before there is anything to drain
         from streamlens.demo import run_demo
+        from streamlens.demo_loop import DRIFT, loop_settings
         from streamlens.logs import configure_logs
         from streamlens.replay_run import prepare_run
         from streamlens.settings import load_settings
 
-        settings = load_settings({"replay": {"data": data, "rate": rate}})
+        injected = {"none": [], None: None}.get(drift, [drift])
+        settings = loop_settings(load_settings({"replay": {"data": data, "rate": rate, "drift": injected}}))
+        if drift is None and settings.replay.data is None and not settings.replay.drift:
+            replay = settings.replay.model_copy(update={"drift": (DRIFT,)})
+            settings = settings.model_copy(update={"replay": replay})
         configure_logs(settings.log)
         prepared = prepare_run(settings, new_run=True, limit=limit)
         typer.echo(prepared.describe())
         with _live_table() as show:
-            summary = run_until_signal(lambda stopping: run_demo(prepared, stopping, show))
+            summary = run_until_signal(lambda stopping: run_demo(prepared, settings, stopping, show))
         if summary is None:
             typer.echo("stopped before anything was stored")
             return
@@ -83,6 +94,20 @@ def _rows(now: DemoProgress) -> list[tuple[str, str]]:
         ("late", text(now.late)),
         ("duplicates", text(now.duplicates)),
         ("dead-lettered", text(now.dead_lettered)),
+        *_loop_rows(now.loop),
+    ]
+
+
+def _loop_rows(loop: LoopProgress | None) -> list[tuple[str, str]]:
+    """Of the loop, always as many, so that the table does not jump."""
+    if loop is None:
+        return [(name, "-") for name in ("loop", "champion", "retrain")]
+    ctr = f", CTR {loop.clicks / loop.shown:.2%} of the champion's" if loop.shown else ""
+    answers = f"{text(loop.retrains)} asked for, {loop.promoted} promoted, {loop.rejected} rejected"
+    return [
+        ("loop", f"{moment(loop.clock)}, {text(loop.slates)} slates{ctr}"),
+        ("champion", loop.champion or "-"),
+        ("retrain", answers),
     ]
 
 
@@ -119,6 +144,7 @@ def print_summary(summary: DemoSummary, prepared: PreparedReplay) -> None:
     report = summary.report
     proof = "passed: the store equals a batch pass over the log" if report.ok else "FAILED; see `streamlens verify`"
     typer.echo(f"verify         {proof} ({text(report.rows)} rows, {report.seconds:.1f} s)")
+    print_story(summary.story)
     _print_popular(summary, prepared)
     heading("try next:")
     typer.echo("  streamlens status                          how the run stands")
@@ -126,6 +152,53 @@ def print_summary(summary: DemoSummary, prepared: PreparedReplay) -> None:
         typer.echo(f"  streamlens features item {summary.popular[0].movie_id:<17} windows of the most popular movie")
     typer.echo("  streamlens topics tail metrics --from-beginning | head")
     typer.echo("  streamlens replay --new-run --speed 86400  a day a second; then `streamlens worker` beside it")
+
+
+def print_story(story: LoopStory) -> None:
+    """What happened in the loop."""
+    heading("the closed loop:")
+    if story.drift is None:
+        typer.echo("drift          none was injected")
+    else:
+        typer.echo(f"drift          {story.drift.kind}, {story.drift.strength}, from {day(story.drift.begins)} on")
+        typer.echo(f"detected       {_detected(story)}")
+    if story.retrains:
+        heading("retrain events:")
+        print_table(["asked on", "severity", "because of", "answer"], map(_retrain_row, story.retrains))
+    for event in story.models:
+        if event.kind == "rolled_back":
+            typer.echo(f"rolled back    {day(event.event_time)}: {event.reason}")
+    if story.periods:
+        heading("clicks on what the champion showed (replayed users cannot react: a hit rate):")
+        print_table(
+            ["", "until", "slates", "users", "ctr", "95 %"],
+            [
+                [
+                    p.name,
+                    day(p.until),
+                    p.n_slates,
+                    p.n_users,
+                    f"{p.ctr.value:.2%}",
+                    f"{p.ctr.low:.2%} to {p.ctr.high:.2%}",
+                ]
+                for p in story.periods
+            ],
+        )
+
+
+def _retrain_row(asked: tuple[RetrainRequested, ModelEvent | None]) -> list[str]:
+    event, answer = asked
+    why = event.data.reason.split("; ")
+    more = f", and {len(why) - 1} more" if len(why) > 1 else ""
+    told = "none yet" if answer is None else f"{answer.kind}: {answer.reason}"
+    return [f"{event.time:%Y-%m-%d}", event.data.severity, f"{why[0]}{more}", told]
+
+
+def _detected(story: LoopStory) -> str:
+    found = story.detection
+    if found is None:
+        return "not found by a detector that is silent on the same data without it"
+    return f"{found.detector}, {day(found.at)}, {found.after_s // 86_400} event days after; silent without the drift"
 
 
 def _title_width() -> int:
