@@ -1,6 +1,6 @@
 """Record the picture of the README from a real demo: ``make picture``.
 
-What the terminal shows well into the run, then the summary of the same run; nothing is drawn by hand.
+What the terminal shows once a challenger was promoted, then the summary of the same run; nothing is drawn by hand.
 """
 
 from __future__ import annotations
@@ -27,7 +27,6 @@ from streamlens.signals import run_until_signal
 PICTURE = Path(__file__).parent / "images" / "demo.svg"
 WIDTH = 110
 RATE = 700.0
-SHOWN_AT = 0.85
 
 THEME = TerminalTheme(
     (16, 20, 28),
@@ -68,7 +67,7 @@ def main() -> int:
     tables: list[Table] = []
 
     def show(now: DemoProgress) -> None:
-        if now.applied >= SHOWN_AT * now.total and not tables:
+        if now.loop and now.loop.promoted and not tables:
             tables.append(progress_table(now))
 
     with TemporaryDirectory(prefix="streamlens-picture-") as folder:

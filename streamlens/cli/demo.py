@@ -164,10 +164,11 @@ def print_story(story: LoopStory) -> None:
         typer.echo(f"detected       {_detected(story)}")
     if story.retrains:
         heading("retrain events:")
-        print_table(["asked on", "severity", "because of", "answer"], map(_retrain_row, story.retrains))
-    for event in story.models:
-        if event.kind == "rolled_back":
-            typer.echo(f"rolled back    {day(event.event_time)}: {event.reason}")
+        for event, answer in story.retrains:
+            _print_retrain(event, answer)
+    for told in story.models:
+        if told.kind == "rolled_back":
+            typer.echo(f"{day(told.event_time)}     rolled back: {told.reason}")
     if story.periods:
         heading("clicks on what the champion showed (replayed users cannot react: a hit rate):")
         print_table(
@@ -186,12 +187,11 @@ def print_story(story: LoopStory) -> None:
         )
 
 
-def _retrain_row(asked: tuple[RetrainRequested, ModelEvent | None]) -> list[str]:
-    event, answer = asked
-    why = event.data.reason.split("; ")
-    more = f", and {len(why) - 1} more" if len(why) > 1 else ""
-    told = "none yet" if answer is None else f"{answer.kind}: {answer.reason}"
-    return [f"{event.time:%Y-%m-%d}", event.data.severity, f"{why[0]}{more}", told]
+def _print_retrain(event: RetrainRequested, answer: ModelEvent | None) -> None:
+    why, *others = event.data.reason.split("; ")
+    more = f", and {len(others)} more" if others else ""
+    typer.echo(f"{event.time:%Y-%m-%d}     {event.data.severity}: {why}{more}")
+    typer.echo(f"               {'no answer yet' if answer is None else f'{answer.kind}, {answer.reason}'}")
 
 
 def _detected(story: LoopStory) -> str:
