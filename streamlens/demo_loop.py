@@ -21,7 +21,7 @@ from agents.variants import CHAMPION
 from models.registry import Registry
 from streamlens.bus_views import records_so_far
 from streamlens.loop_status import loop_status
-from streamlens.loop_story import LoopRecords, LoopStory, tell_story
+from streamlens.loop_story import ANSWERS, LoopRecords, LoopStory, tell_story
 from streamlens.replay_run import PreparedReplay
 from streamlens.settings import ExperimentSettings, LoopSettings, Settings, VariantSettings
 from streams.bus import Bus, OffsetRange
@@ -168,11 +168,15 @@ class CleanTwin:
 
 async def loop_records(bus: Bus) -> LoopRecords:
     """All that the topics of the loop hold."""
-    told = {topic: [r.value for r in await records_so_far(bus, topic)] for topic in (ALERTS, RETRAIN, MODELS, FEEDBACK)}
+    told = {topic: await records_so_far(bus, topic) for topic in (ALERTS, RETRAIN, MODELS, FEEDBACK)}
     decode = msgspec.json.decode
+    retrains = [(decode(record.value, type=RetrainRequested), record.timestamp_ms) for record in told[RETRAIN]]
+    models = [(decode(record.value, type=ModelEvent), record.timestamp_ms) for record in told[MODELS]]
     return LoopRecords(
-        alerts=[decode(value, type=Alert) for value in told[ALERTS]],
-        retrains=[decode(value, type=RetrainRequested) for value in told[RETRAIN]],
-        models=[decode(value, type=ModelEvent) for value in told[MODELS]],
-        feedback=[decode(value, type=Feedback | Slate | Tick) for value in told[FEEDBACK]],
+        alerts=[decode(record.value, type=Alert) for record in told[ALERTS]],
+        retrains=[event for event, _ in retrains],
+        models=[event for event, _ in models],
+        feedback=[decode(record.value, type=Feedback | Slate | Tick) for record in told[FEEDBACK]],
+        asked_ms={event.id: at for event, at in retrains},
+        answered_ms={event.request: at for event, at in models if event.request and event.kind in ANSWERS},
     )

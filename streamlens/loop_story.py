@@ -5,7 +5,7 @@ Pure: records in, a story out. Every figure is from the topics and the ground tr
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -18,18 +18,23 @@ from streams.drift import InjectedDrift
 from streams.events import Alert, Feedback, ModelEvent, Slate, Tick
 from streams.retrain import RetrainRequested
 
-__all__ = ["ClickPeriod", "LoopRecords", "LoopStory", "tell_story"]
+__all__ = ["ANSWERS", "ClickPeriod", "LoopRecords", "LoopStory", "tell_story"]
 
-_ANSWERS = ("promoted", "rejected", "failed")
+ANSWERS = ("promoted", "rejected", "failed")
 
 
 class LoopRecords(NamedTuple):
-    """All there is on the topics of a run's loop; ticks may be among the feedback."""
+    """All there is on the topics of a run's loop; ticks may be among the feedback.
+
+    asked_ms, answered_ms: by id of the retrain event, when it and its answer were published, wall time in milliseconds.
+    """
 
     alerts: Sequence[Alert]
     retrains: Sequence[RetrainRequested]
     models: Sequence[ModelEvent]
     feedback: Sequence[Feedback | Slate | Tick]
+    asked_ms: Mapping[str, int] = {}
+    answered_ms: Mapping[str, int] = {}
 
 
 class ClickPeriod(NamedTuple):
@@ -51,7 +56,8 @@ class LoopStory:
     """drift: what was injected, None for nothing; detection: None where it was not found.
 
     retrains: by event time, each with its answer, None where none came. models: by event time. periods: before the
-    drift, under it, and after the first promotion that followed it, as far as there are such.
+    drift, under it, and after the first promotion that followed it, as far as there are such. answer_s: from publishing
+    an event to publishing its answer, which serves from its event time on, in seconds of wall time.
     """
 
     drift: InjectedDrift | None
@@ -59,6 +65,7 @@ class LoopStory:
     retrains: Sequence[tuple[RetrainRequested, ModelEvent | None]]
     models: Sequence[ModelEvent]
     periods: Sequence[ClickPeriod]
+    answer_s: Sequence[float]
 
 
 def tell_story(
@@ -72,13 +79,14 @@ def tell_story(
     detection = None if drift is None else first_detection(drift, records.alerts, clean, thresholds)
     told = [f for f in records.feedback if isinstance(f, Feedback) and f.variant in champions]
     models = sorted(records.models, key=lambda event: event.event_time)
-    answers = {event.request: event for event in models if event.kind in _ANSWERS}
+    answers = {event.request: event for event in models if event.kind in ANSWERS}
     return LoopStory(
         drift=drift,
         detection=detection,
         retrains=[(event, answers.get(event.id)) for event in sorted(records.retrains, key=lambda event: event.time)],
         models=models,
         periods=[_period(name, since, until, told) for name, since, until in _cuts(drift, models, told)],
+        answer_s=[(at - records.asked_ms[i]) / 1_000 for i, at in records.answered_ms.items() if i in records.asked_ms],
     )
 
 

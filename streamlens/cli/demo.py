@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import statistics
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Annotated
@@ -166,6 +167,11 @@ def print_story(story: LoopStory) -> None:
         heading("retrain events:")
         for event, answer in story.retrains:
             _print_retrain(event, answer)
+        if story.answer_s:
+            longest = max(story.answer_s)
+            typer.echo(
+                f"answered       {statistics.median(story.answer_s):.1f} s after they were published, {longest:.1f} s at most"
+            )
     for told in story.models:
         if told.kind == "rolled_back":
             typer.echo(f"{day(told.event_time)}     rolled back: {told.reason}")

@@ -47,6 +47,8 @@ def story(*, drift: InjectedDrift | None = DRIFT, models: tuple[ModelEvent, ...]
             feedback(99, 5, 10, "other"),
             Tick(at(60)),
         ],
+        asked_ms={"r1": 1_000, "r2": 5_000},
+        answered_ms={"r1": 3_500, "shadow": 9_000},
     )
     return tell_story(records, drift, [], default_thresholds(), frozenset({"champion"}))
 
@@ -76,6 +78,7 @@ def test_without_drift_there_is_one_period_and_nothing_to_detect() -> None:
 
 def test_each_retrain_event_stands_beside_its_answer() -> None:
     told = story(models=(answered("rejected", 30, "r1"), answered("trained", 51, "r2")))
+    assert told.answer_s == [2.5]
     assert [(event.id, answer and answer.kind) for event, answer in told.retrains] == [("r1", "rejected"), ("r2", None)]
 
 
