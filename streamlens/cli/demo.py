@@ -168,10 +168,8 @@ def print_story(story: LoopStory) -> None:
         for event, answer in story.retrains:
             _print_retrain(event, answer)
         if story.answer_s:
-            longest = max(story.answer_s)
-            typer.echo(
-                f"answered       {statistics.median(story.answer_s):.1f} s after they were published, {longest:.1f} s at most"
-            )
+            median, longest = statistics.median(story.answer_s), max(story.answer_s)
+            typer.echo(f"answered       {median:.1f} s after they were published, {longest:.1f} s at most")
     for told in story.models:
         if told.kind == "rolled_back":
             typer.echo(f"{day(told.event_time)}     rolled back: {told.reason}")
