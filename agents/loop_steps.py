@@ -14,12 +14,14 @@ import numpy as np
 
 from agents.alignment import Features, Progress, needed_boundary, read_progress, waits_for
 from agents.backlog import Backlog, Taken, Waiting, pass_times
+from agents.lines import Lines
 from agents.loop_stats import LoopStats
 from agents.loop_store import LOOP, LoopChanges, LoopWriter
 from agents.serving_plan import ServingPlan
 from agents.sessions import Boundary, LiveRatings, PartitionSessions, ShownSlate, Step
 from agents.slate_lists import fill_slates
-from agents.slate_records import Lines, Tally, records_of
+from agents.slate_records import records_of
+from agents.tally import Tally, add_tallies
 from featurestore.aggregate import Cursor, admit
 from streams.bus import OffsetRange, TopicInfo
 from streams.errors import StoreUnavailable
@@ -76,6 +78,7 @@ class LoopSteps:
     """One thread at a time, which may be another each time; :meth:`offer` and what only tells may be called meanwhile.
 
     records_at_once: about the most of a partition in one step. progress: how far monitors and trainer are.
+    tells_feedback: whether what came of the slates is told here, or by others.
     """
 
     def __init__(
@@ -88,6 +91,7 @@ class LoopSteps:
         progress: Callable[[], Progress],
         run_id: str = "",
         records_at_once: int = 10_000,
+        tells_feedback: bool = True,
         wall_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ) -> None:
         self.writer = writer
@@ -98,6 +102,7 @@ class LoopSteps:
         self._progress = progress
         self._run_id = run_id
         self._records_at_once = records_at_once
+        self._tells_feedback = tells_feedback
         self._wall_ms = wall_ms
         self._held: dict[int, _Partition] = {}
 
@@ -111,6 +116,7 @@ class LoopSteps:
         *,
         run_id: str = "",
         records_at_once: int = 10_000,
+        tells_feedback: bool = True,
     ) -> LoopSteps:
         """Beside the feature store at ``store_url``, and the stores of monitors and trainer there."""
         return cls(
@@ -121,6 +127,7 @@ class LoopSteps:
             progress=lambda: read_progress(store_url),
             run_id=run_id,
             records_at_once=records_at_once,
+            tells_feedback=tells_feedback,
         )
 
     # Partitions
@@ -165,10 +172,7 @@ class LoopSteps:
     @property
     def tallies(self) -> dict[str, Tally]:
         """Counts of each variant by its name, of the partitions held, over the store's life."""
-        total: dict[str, Tally] = {}
-        for held in self._held.values():
-            _add(total, dict(held.tallies))
-        return dict(sorted(total.items()))
+        return add_tallies([dict(held.tallies) for held in self._held.values()])
 
     # A step
 
@@ -242,7 +246,9 @@ class LoopSteps:
         for partition, part in parts.items():
             part.step.finish()
             source = f"{self._run_id}/{LOOP}/{self.writer.topic}/{partition}"
-            part.records, emitted, part.gained = records_of(part.step, source, part.after.emitted)
+            part.records, emitted, part.gained = records_of(
+                part.step, source, part.after.emitted, tells=self._tells_feedback
+            )
             after[partition] = replace(part.after, emitted=emitted)
             changes[partition] = self._changes(self._held[partition], part)
         if not self.writer.commit_step(after, {p: part.sources for p, part in parts.items()}, changes):
@@ -320,8 +326,3 @@ class LoopSteps:
             forgotten=[b for b in held.boundaries if b < needed],
             records=part.records,
         )
-
-
-def _add(total: dict[str, Tally], gained: Mapping[str, Tally]) -> None:
-    for variant, tally in gained.items():
-        total[variant] = total.get(variant, Tally()) + tally

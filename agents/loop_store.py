@@ -1,26 +1,23 @@
 """The loop's own store: open sessions, counts, boundaries passed, and records to publish, beside the applied offsets.
 
-A file ``loop.db`` beside the features, or a schema beside theirs on PostgreSQL. Only what a step changed is written,
-and records lie in batches as they are published, so that a step of many slates costs a few rows.
+A file ``loop.db`` beside the features, or a schema beside theirs on PostgreSQL. Only what a step changed is written.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from operator import itemgetter
-from typing import NamedTuple
 
 import msgspec
-from sqlalchemy import BigInteger, Column, Integer, LargeBinary, MetaData, String, Table
+from sqlalchemy import BigInteger, Column, LargeBinary, MetaData, Table
 
+from agents.lines import Lines
+from agents.lines_store import LinesWriter, add_lines_tables, write_lines
 from agents.sessions import Session, ShownSlate
-from agents.slate_records import Lines, Tally
+from agents.tally import Tally
 from featurestore.aggregate import Cursor
 from featurestore.database import Database, drop_store, open_tables, store_label, url_beside
-from featurestore.partition_writer import PartitionWriter
-from featurestore.schema import applied, outbox, sources
 from streams.errors import StoreMissing
 from streams.events import RATINGS
 
@@ -28,7 +25,6 @@ __all__ = [
     "LOOP",
     "LoopChanges",
     "LoopWriter",
-    "OutgoingRow",
     "PartitionState",
     "drop_loop_store",
     "loop_url",
@@ -42,8 +38,7 @@ _REBUILD = "`streamlens worker --role loop --rebuild` makes slates and feedback 
 
 metadata = MetaData()
 
-for table in (applied, sources, outbox):
-    table.to_metadata(metadata)
+add_lines_tables(metadata)
 
 
 def _key(name: str) -> Column[int]:
@@ -66,32 +61,8 @@ sessions = Table(
     sqlite_with_rowid=False,
 )
 
-tallies = Table(
-    "tallies",
-    metadata,
-    _key("partition"),
-    Column("variant", String, primary_key=True),
-    _int("slates"),
-    _int("shown"),  # of slates whose session is over, as clicks
-    _int("clicks"),
-    sqlite_with_rowid=False,
-)
-
 # Those that the gate of aligned mode may still ask for.
 boundaries = Table("boundaries", metadata, _key("partition"), _key("event_time"), sqlite_with_rowid=False)
-
-# Batches of records to publish to a partition; a row leaves only after the bus has acknowledged it.
-outgoing = Table(
-    "outgoing",
-    metadata,
-    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True),
-    _int("partition"),
-    Column("topic", String, nullable=False),
-    _int("records"),
-    Column("record_keys", LargeBinary, nullable=False),
-    Column("lines", LargeBinary, nullable=False),
-    sqlite_autoincrement=True,
-)
 
 
 class _StoredSlate(msgspec.Struct, array_like=True, gc=False):
@@ -105,17 +76,6 @@ class _StoredSlate(msgspec.Struct, array_like=True, gc=False):
 
 
 _decoder = msgspec.msgpack.Decoder(list[_StoredSlate])
-
-
-class OutgoingRow(NamedTuple):
-    """Records to publish; ``id`` orders the rows."""
-
-    id: int
-    partition: int
-    topic: str
-    records: int
-    keys: bytes
-    lines: bytes
 
 
 @dataclass(slots=True)
@@ -157,7 +117,7 @@ def drop_loop_store(url: str) -> None:
     drop_store(url, metadata)
 
 
-class LoopWriter(PartitionWriter):
+class LoopWriter(LinesWriter):
     """The one writer of the loop's state for the partitions of ``ratings`` that it holds. Not thread-safe."""
 
     def __init__(self, url: str, *, wall_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000) -> None:
@@ -170,15 +130,12 @@ class LoopWriter(PartitionWriter):
         rows = self.database.rows(
             'SELECT user_id, start, "last", n, slates FROM sessions WHERE partition = ? ORDER BY user_id', partition
         )
-        counted = self.database.rows(
-            "SELECT variant, slates, shown, clicks FROM tallies WHERE partition = ?", partition
-        )
         passed = self.database.rows(
             "SELECT event_time FROM boundaries WHERE partition = ? ORDER BY event_time", partition
         )
         return PartitionState(
             [_session(*row) for row in rows],
-            {variant: Tally(*counts) for variant, *counts in counted},
+            self.tallies(partition),
             [event_time for (event_time,) in passed],
         )
 
@@ -192,40 +149,6 @@ class LoopWriter(PartitionWriter):
                 _write(database, partition, changes[partition])
 
         return self.commit(after, sources, write)
-
-    # Records to publish
-
-    def outgoing(self, most_bytes: int = 8 << 20) -> list[OutgoingRow]:
-        """The oldest batches of the held partitions that are still to be published: so many bytes, or a little more."""
-        rows: list[OutgoingRow] = []
-        n_bytes = 0
-        sizes = self.database.rows(
-            "SELECT id, length(lines) FROM outgoing WHERE partition = ANY(?) ORDER BY id LIMIT 500",
-            sorted(self.cursors),
-        )
-        wanted = []
-        for row_id, size in sizes:
-            wanted.append(row_id)
-            n_bytes += size
-            if n_bytes >= most_bytes:
-                break
-        if wanted:
-            rows = [
-                OutgoingRow._make(row)
-                for row in self.database.rows(
-                    "SELECT id, partition, topic, records, record_keys, lines FROM outgoing WHERE id = ANY(?)", wanted
-                )
-            ]
-        return sorted(rows, key=itemgetter(0))
-
-    def sent(self, rows: Iterable[OutgoingRow]) -> None:
-        """Forget batches that :meth:`outgoing` gave: the bus has acknowledged them."""
-        with self.database.transaction():
-            # Of a server that lost its last transactions, an id may be another batch's by now.
-            self.database.execute_many(
-                "DELETE FROM outgoing WHERE id = ? AND partition = ? AND topic = ? AND records = ?",
-                [(row.id, row.partition, row.topic, row.records) for row in rows],
-            )
 
 
 def _session(user_id: int, start: int, last: int, n: int, slates: bytes) -> Session:
@@ -259,19 +182,10 @@ def _write(database: Database, partition: int, changes: LoopChanges) -> None:
         [(partition, s.user_id, s.start, s.last, s.n, _packed(s)) for s in changes.sessions],
     )
     database.execute_many(
-        "INSERT INTO tallies (partition, variant, slates, shown, clicks) VALUES (?, ?, ?, ?, ?)"
-        " ON CONFLICT (partition, variant) DO UPDATE SET slates = excluded.slates, shown = excluded.shown,"
-        " clicks = excluded.clicks",
-        [(partition, name, t.slates, t.shown, t.clicks) for name, t in sorted(changes.tallies.items())],
-    )
-    database.execute_many(
         "DELETE FROM boundaries WHERE partition = ? AND event_time = ?", [(partition, at) for at in changes.forgotten]
     )
     database.execute_many(
         "INSERT INTO boundaries (partition, event_time) VALUES (?, ?) ON CONFLICT (partition, event_time) DO NOTHING",
         [(partition, at) for at in changes.boundaries],
     )
-    database.execute_many(
-        "INSERT INTO outgoing (partition, topic, records, record_keys, lines) VALUES (?, ?, ?, ?, ?)",
-        [(partition, *lines) for lines in changes.records],
-    )
+    write_lines(database, partition, changes.tallies, changes.records)

@@ -9,6 +9,7 @@ import numpy as np
 
 from agents.loop_steps import LoopSteps
 from agents.metric_source import MetricSource
+from agents.tally import tally_figures
 from streams.events import Metric
 
 __all__ = ["LoopMetrics"]
@@ -50,11 +51,7 @@ class LoopMetrics:
             ("loop.waiting", sum(bool(why) for why in self._steps.waits.values()), {}),
         ]
         self._records, self._since = stats.records, now
-        for variant, tally in self._steps.tallies.items():
-            labels = {"variant": variant}
-            values += [("loop.slates", tally.slates, labels), ("loop.clicks", tally.clicks, labels)]
-            if tally.shown:
-                values.append(("loop.ctr", tally.clicks / tally.shown, labels))
+        values += tally_figures("loop", self._steps.tallies, {})
         latencies = stats.take_latencies()
         if len(latencies):
             found = np.percentile(latencies, _QUANTILES).tolist()

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from agents.beside import serve_beside
-from agents.loop import LoopIngest, create_loop_app, drain_lines, follow_waits, publish_lines
+from agents.lines_outbox import drain_lines, publish_lines
+from agents.loop import LoopIngest, create_loop_app, follow_waits
 from agents.loop_steps import Gate, LoopSteps
 from agents.loop_store import LoopWriter, loop_url
 from agents.loop_telemetry import LoopMetrics
@@ -28,8 +29,9 @@ class LoopOptions:
     """What the loop runs on, and how. store_url: of the features; the loop's own store is beside it.
 
     models: the registry's folder. gate: see :class:`agents.loop_steps.Gate`. records_at_once: about the most of a
-    partition in one step. linger_s: how long small fetches are held apart. instance_id: the worker's own for life, so
-    that a restart gets its partitions back at once (Kafka).
+    partition in one step. tells_feedback: whether it tells what came of the slates, or leaves that to reactive users.
+    linger_s: how long small fetches are held apart. instance_id: the worker's own for life, so that a restart gets its
+    partitions back at once (Kafka).
     """
 
     bus_url: str
@@ -40,6 +42,7 @@ class LoopOptions:
     experiment: Experiment = field(default_factory=lambda: Experiment("none", (Variant("champion", 1, CHAMPION),)))
     gate: Gate = field(default_factory=Gate)
     records_at_once: int = 10_000
+    tells_feedback: bool = True
     linger_s: float = 0.01
     store_patience_s: float = 30.0
     instance_id: str | None = None
@@ -57,6 +60,7 @@ class LoopWorker:
             options.gate,
             run_id=options.run_id,
             records_at_once=options.records_at_once,
+            tells_feedback=options.tells_feedback,
         )
         self.ingest = LoopIngest(steps, store_patience_s=options.store_patience_s)
         self.metrics = LoopMetrics(steps)

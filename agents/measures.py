@@ -19,6 +19,7 @@ from agents.thresholds import Assumptions, Rule
 from streams.records import Int64s
 
 __all__ = [
+    "OF_FEEDBACK",
     "OF_MODEL",
     "OF_TRAINING",
     "SAMPLE",
@@ -49,6 +50,9 @@ SAMPLE = {
 OF_MODEL = ("ctr", "ratings_per_session", "revenue_per_user", "rmse", "precision", "ndcg")
 """Judged by slates, sessions or predictions of one champion: its baseline is its own, or its first window's."""
 
+OF_FEEDBACK = ("ctr", "ratings_per_session", "revenue_per_user")
+"""Made of feedback: where users are made up, so are these."""
+
 OF_TRAINING = ("new_user_share", "new_item_share")
 """Their baseline is what the last days of training were."""
 
@@ -67,7 +71,7 @@ class Measure(msgspec.Struct, frozen=True, kw_only=True):
 
     value: None where the window is insufficient. baseline: None for a divergence, which is from the training part
     already, and where there is none yet. breached_closes: how many sufficient closes in a row its rule was breached,
-    this one included.
+    this one included. simulated: it is made of what made-up users did.
     """
 
     n: int
@@ -76,6 +80,7 @@ class Measure(msgspec.Struct, frozen=True, kw_only=True):
     first_day: int
     last_day: int
     breached_closes: int = 0
+    simulated: bool = False
 
     @property
     def sufficient(self) -> bool:

@@ -8,7 +8,10 @@ from itertools import count
 
 from streams.events import Metric
 
-__all__ = ["MetricSource"]
+__all__ = ["SIMULATED", "MetricSource"]
+
+SIMULATED = {"simulated": "true"}
+"""The label of what made-up users did."""
 
 
 class MetricSource:

@@ -17,7 +17,7 @@ import numpy as np
 
 from agents.day_sums import BINS, DayBook, PopularityProfile, Seen, add_up
 from agents.detectors import Detector
-from agents.measures import OF_MODEL, OF_TRAINING, SAMPLE, Baseline, Measure, measure, value_of
+from agents.measures import OF_FEEDBACK, OF_MODEL, OF_TRAINING, SAMPLE, Baseline, Measure, measure, value_of
 from agents.monitor_columns import Columns, FeedbackColumns, PackedArray, RatingColumns, SlateColumns, pack, unpack
 from agents.monitor_state import NEXT, MonitorState, WaitingState, decode_state, encode_state
 from agents.retrain_decision import Decision, DetectorReading, Metrics, breaches, evidence_of, should_retrain
@@ -43,8 +43,10 @@ _IDENTITY: dict[str, Any] = {"timestamp": _NONE, "user_id": _NONE, "source": _NO
 _EMPTY: dict[str, Columns] = {
     "ratings": RatingColumns(**_IDENTITY, movie_id=_NONE, half_stars=_NONE, predicted=np.zeros(0, np.float32)),
     "slates": SlateColumns(**_IDENTITY, movie_ids=np.zeros((0, SLATE_SIZE), np.int64)),
-    "feedback": FeedbackColumns(**_IDENTITY, n_shown=_NONE, n_clicked=_NONE, n_ratings=_NONE),
+    "feedback": FeedbackColumns(**_IDENTITY, n_shown=_NONE, n_clicked=_NONE, n_ratings=_NONE, simulated=np.zeros(0, bool)),
 }
+
+_FEEDBACK_SIGNALS = ("ctr", "session_length")
 
 _MODEL_SIGNALS = ("ctr", "abs_error", "popularity")
 """They change with the champion, so their detectors begin anew with it."""
@@ -63,7 +65,8 @@ class ClosedDay:
 class Monitor:
     """Of one run and its champion. live_from: event time, seconds since the epoch, at which the live part begins.
 
-    catalogue: the movies' genres; without them no taste is known, nor whether it turns.
+    catalogue: the movies' genres; without them no taste is known, nor whether it turns. simulated: whether made-up users
+    have clicked by the last close. From then on all that feedback is made of says so.
     """
 
     def __init__(self, thresholds: Thresholds, live_from: int, catalogue: Catalogue = EMPTY_CATALOGUE) -> None:
@@ -71,6 +74,7 @@ class Monitor:
         self.live_day = live_from // DAY_S
         self.closed_day: int | None = None
         self.asked_day: int | None = None
+        self.simulated = False
         self._waiting: dict[str, list[Columns]] = {kind: [empty] for kind, empty in _EMPTY.items()}
         self._seen = Seen()
         self._taste = TasteBook(catalogue)
@@ -179,6 +183,7 @@ class Monitor:
             alerting=sorted(self._alerting),
             detectors={name: detector.state() for name, detector in self._detectors.items()},
             fired=self._fired,
+            simulated=self.simulated,
         )
         return encode_state(state, self.thresholds)
 
@@ -208,6 +213,7 @@ class Monitor:
         for name, detector in state.detectors.items():
             monitor._detectors[name] = Detector(thresholds.detectors[name], detector)
         monitor._fired = dict(state.fired)
+        monitor.simulated = state.simulated
         return monitor
 
     def _close(
@@ -222,6 +228,7 @@ class Monitor:
         if live and self._profile is None:
             self._go_live()
         decile = None if self._profile is None else self._profile.deciles_of(ratings.movie_id)
+        self.simulated |= bool(feedback.simulated.any())
         self._seen.audience.update(slates.user_id.tolist(), feedback.user_id.tolist())
         judged = self._slates.close((day + 1) * DAY_S, ratings, slates)
         sums, new_users = add_up(ratings, feedback, judged, self._seen, decile)
@@ -263,17 +270,21 @@ class Monitor:
         self._training_stars = self._stars.copy()
 
     def _metrics(self, day: int, offsets: dict[str, int]) -> Metrics:
-        measures = {name: self._measured(name, day) for name in self.thresholds.rules}
+        measures = {name: self._marked(name, self._measured(name, day)) for name in self.thresholds.rules}
         readings = {
             name: DetectorReading(
                 signal=rule.signal,
                 fired_day=self._fired.get(name),
                 level=self._detectors[name].level,
                 latest=self._detectors[name].latest,
+                simulated=self.simulated and rule.signal in _FEEDBACK_SIGNALS,
             )
             for name, rule in self.thresholds.detectors.items()
         }
         return Metrics(day=day, measures=measures, detectors=readings, asked_day=self.asked_day, offsets=offsets)
+
+    def _marked(self, name: str, measured: Measure) -> Measure:
+        return msgspec.structs.replace(measured, simulated=self.simulated and name in OF_FEEDBACK)
 
     def _measured(self, name: str, day: int) -> Measure:
         rule, first_day = self.thresholds.rules[name], self._book.first_day
@@ -302,7 +313,12 @@ class Monitor:
 
     def _baseline_of(self, name: str) -> Baseline | None:
         fixed = self.thresholds.baselines.get(name)
-        return self._baselines.get(name) if fixed is None else Baseline(fixed, "fixed")
+        if fixed is not None:
+            return Baseline(fixed, "fixed")
+        known = self._baselines.get(name)
+        if known is not None and known.origin == "champion" and self.simulated and name in OF_FEEDBACK:
+            return None  # a validation replays what was rated: made-up users click at another rate
+        return known
 
     def _alerts(self, metrics: Metrics, drifting: Sequence[str]) -> list[Alert]:
         """Of rules from the close on which they begin to fire, until they recover; of detectors, each time."""
@@ -319,7 +335,9 @@ class Monitor:
                 alerts.append(Alert(name, rule.severity, "threshold", evidence, metrics.event_time))
         for name in drifting:
             reading = metrics.detectors[name]
-            evidence = {"signal": reading.signal, "latest": reading.latest}
+            evidence: dict[str, Any] = {"signal": reading.signal, "latest": reading.latest}
+            if reading.simulated:
+                evidence["simulated"] = True
             alerts.append(Alert(name, "investigate", "drift", evidence, metrics.event_time))
         return alerts
 

@@ -89,12 +89,14 @@ class SlateColumns(Columns):
 class FeedbackColumns(Columns):
     """What came of each slate, told when its session closes, at ``timestamp``: (user, timestamp) is the session.
 
-    n_shown, n_clicked: int64 (n,), of the slate. n_ratings: int64 (n,), of the session.
+    n_shown, n_clicked: int64 (n,), of the slate. n_ratings: int64 (n,), of the session. simulated: bool (n,), whether
+    made-up users clicked.
     """
 
     n_shown: Int64s
     n_clicked: Int64s
     n_ratings: Int64s
+    simulated: npt.NDArray[np.bool_]
 
 
 Names = npt.NDArray[np.object_]
@@ -132,7 +134,7 @@ def _without(kind: type[C], columns: Columns, index: npt.NDArray[Any]) -> C:
     return kind(**arrays, sources=columns.sources)
 
 
-ArrayType = Literal["<i8", "<f4", "<f8"]
+ArrayType = Literal["<i8", "<f4", "<f8", "|b1"]
 
 
 class PackedArray(msgspec.Struct, frozen=True):
@@ -144,7 +146,7 @@ class PackedArray(msgspec.Struct, frozen=True):
 
 
 def pack(array: npt.NDArray[Any]) -> PackedArray:
-    """Raises ValueError for other types than int64, float32 and float64."""
+    """Raises ValueError for other types than int64, float32, float64 and bool."""
     if (dtype := array.dtype.str) not in get_args(ArrayType):
         raise ValueError(f"array: expected one of {', '.join(get_args(ArrayType))}, found {dtype}")
     return PackedArray(cast(ArrayType, dtype), array.shape, zlib.compress(np.ascontiguousarray(array).tobytes(), 1))

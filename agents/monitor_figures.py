@@ -7,6 +7,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from agents.measures import OF_FEEDBACK
+from agents.metric_source import SIMULATED
 from agents.monitor import ClosedDay
 from agents.monitor_store import ClosedFigures, VariantFigures
 from agents.run_monitor import RunMonitor, Variant
@@ -50,6 +52,7 @@ def _of_variant(variant: Variant, champion: Int64s | None) -> VariantFigures:
         ctr=_plain(ratio_of(variant.clicks.sums)),
         difference=None if difference is None else _plain(difference),
         users=len(variant.clicks.user_id),
+        simulated=variant.monitor.simulated,
     )
 
 
@@ -61,31 +64,38 @@ def _plain(interval: Interval) -> tuple[float, float, float]:
 def metrics_of(day: ClosedFigures, thresholds: Thresholds) -> Iterator[Figure]:
     """``monitors.MEASURE`` with its baseline and threshold, detectors' levels, and the variants' figures.
 
-    Whatever is insufficient is absent.
+    Whatever is insufficient is absent. What made-up users did has the label ``simulated``.
     """
     for name, measured in day.metrics.measures.items():
         if measured.value is None:
             continue
-        yield f"monitors.{name}", measured.value, {}
+        made_up = _made_up(measured.simulated)
+        yield f"monitors.{name}", measured.value, made_up
         rule = thresholds.rules.get(name)
         if measured.baseline is not None:
-            yield f"monitors.{name}.baseline", measured.baseline.value, {}
+            yield f"monitors.{name}.baseline", measured.baseline.value, made_up
             for bound, change in _bounds(rule):
-                yield f"monitors.{name}.threshold", measured.baseline.value * (1 + change), {"bound": bound}
+                limit = measured.baseline.value * (1 + change)
+                yield f"monitors.{name}.threshold", limit, {"bound": bound} | made_up
         elif rule is not None and rule.above is not None:
             yield f"monitors.{name}.threshold", rule.above, {"bound": "high"}
-        yield f"monitors.{name}.breached_closes", measured.breached_closes, {}
+        yield f"monitors.{name}.breached_closes", measured.breached_closes, made_up
     for name, reading in day.metrics.detectors.items():
         for what, value in (("level", reading.level), ("latest", reading.latest)):
             if value is not None:
-                yield f"monitors.detector.{what}", value, {"detector": name}
+                yield f"monitors.detector.{what}", value, {"detector": name} | _made_up(reading.simulated)
     for name, variant in day.variants.items():
+        made_up = _made_up(variant.simulated)
         for measure, value in variant.measures.items():
-            yield f"monitors.variant.{measure}", value, {"variant": name}
+            yield f"monitors.variant.{measure}", value, {"variant": name} | (made_up if measure in OF_FEEDBACK else {})
         for bound, value in zip(("value", "low", "high"), variant.ctr, strict=True):
-            yield "monitors.variant.ctr_since_start", value, {"variant": name, "bound": bound}
+            yield "monitors.variant.ctr_since_start", value, {"variant": name, "bound": bound} | made_up
         for bound, value in zip(("value", "low", "high"), variant.difference or (), strict=False):
-            yield "monitors.variant.ctr_difference", value, {"variant": name, "bound": bound}
+            yield "monitors.variant.ctr_difference", value, {"variant": name, "bound": bound} | made_up
+
+
+def _made_up(simulated: bool) -> dict[str, str]:
+    return SIMULATED if simulated else {}
 
 
 def _bounds(rule: Rule | None) -> Iterator[tuple[str, float]]:

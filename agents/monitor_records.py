@@ -10,26 +10,20 @@ from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any, TypeVar
 
-import msgspec
 import numpy as np
 
 from agents.monitor_columns import Columns, RatingColumns, ShownSlates, ToldFeedback
+from agents.slate_reader import identities_of, read_records
 from models.ranking import NO_MOVIE
-from models.slates import SESSION_GAP_S, SLATE_SIZE
-from streams.batch import NO_IDENTITY, InvalidRecord, decode_ratings
-from streams.events import EARLIEST_TIMESTAMP, FEEDBACK, IMPRESSIONS, RATINGS, Feedback, Slate, Tick
+from models.slates import SLATE_SIZE
+from streams.batch import InvalidRecord, decode_ratings
+from streams.events import FEEDBACK, IMPRESSIONS, RATINGS, Feedback, Slate
 from streams.records import Int64s, RecordBatch
 
 __all__ = ["NOTHING", "TOPICS", "TakenRecords", "rejected_record", "take_records"]
 
 TOPICS = (RATINGS, IMPRESSIONS, FEEDBACK)
 """What monitors read; impressions and feedback only where a loop makes slates."""
-
-_INT64_MAX = 2**63 - 1
-_decoders: dict[str, msgspec.json.Decoder[Any]] = {
-    IMPRESSIONS: msgspec.json.Decoder(Slate | Tick),
-    FEEDBACK: msgspec.json.Decoder(Feedback | Tick),
-}
 
 R = TypeVar("R", Slate, Feedback)
 
@@ -92,38 +86,20 @@ def _take_ratings(batch: RecordBatch) -> TakenRecords:
 
 
 def _take_others(batch: RecordBatch) -> TakenRecords:
-    records: list[Any] = []
-    offsets: list[int] = []
-    ticks: list[tuple[int, int, Tick]] = []
-    invalid: list[InvalidRecord] = []
-    clock = 0
-    decoded = _decode(batch)
-    for offset, published_ms, record, at in zip(
-        batch.offsets.tolist(), batch.timestamps_ms.tolist(), decoded, range(len(batch)), strict=True
-    ):
-        why = record if isinstance(record, str) else _fault(record, published_ms // 1_000)
-        if why:
-            invalid.append(InvalidRecord(offset, why, batch.values[at]))
-        elif not isinstance(record, Tick):
-            records.append(record)
-            offsets.append(offset)
-        else:
-            clock = max(clock, record.event_time)
-            if not record.heartbeat:
-                ticks.append((len(records), offset, record))
+    read = read_records(batch)
     return TakenRecords(
         topic=batch.topic,
         partition=batch.partition,
         next_offset=batch.next_offset,
         published_ms=int(batch.timestamps_ms[-1]),
-        columns=_COLUMNS[batch.topic](records),
-        offset=np.array(offsets, np.int64),
-        tick_position=[position for position, _, _ in ticks],
-        tick_offset=[offset for _, offset, _ in ticks],
-        tick_time=[tick.event_time for _, _, tick in ticks],
-        tick_end=[tick.end_of_run for _, _, tick in ticks],
-        clock=clock,
-        invalid=invalid,
+        columns=_COLUMNS[batch.topic](read.records),
+        offset=np.array(read.offsets, np.int64),
+        tick_position=[tick.position for tick in read.ticks],
+        tick_offset=[tick.offset for tick in read.ticks],
+        tick_time=[tick.event_time for tick in read.ticks],
+        tick_end=[tick.end_of_run for tick in read.ticks],
+        clock=read.clock,
+        invalid=read.invalid,
     )
 
 
@@ -145,58 +121,14 @@ def rejected_record(batch: RecordBatch, reason: str) -> TakenRecords:
     )
 
 
-def _decode(batch: RecordBatch) -> Sequence[Any]:
-    """A record for each value, or why it is none."""
-    decoder = _decoders[batch.topic]
-    if batch.lines:
-        try:
-            decoded = decoder.decode_lines(batch.lines)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            decoded = []
-        if len(decoded) == len(batch):
-            return decoded
-    found: list[Any] = []
-    for value in batch.values:
-        try:
-            found.append(decoder.decode(value))
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            found.append(f"not a record of {batch.topic}: {error}")
-    return found
-
-
-def _fault(record: Slate | Feedback | Tick, published_s: int) -> str:
-    """Why a decoded record cannot count, empty where it can."""
-    if isinstance(record, Tick):
-        if not EARLIEST_TIMESTAMP <= record.event_time <= published_s:
-            return f"tick: event_time expected 1990 to its publishing time {published_s}, found {record.event_time}"
-        return ""
-    latest = published_s + SESSION_GAP_S  # a session is over that much after its last rating
-    if not EARLIEST_TIMESTAMP <= record.timestamp <= latest:
-        return f"timestamp: expected 1990 to its publishing time {published_s}, found {record.timestamp}"
-    numbers = [record.user_id]
-    numbers += record.movie_ids if isinstance(record, Slate) else [record.n_shown, record.n_ratings]
-    if not all(0 <= number <= _INT64_MAX for number in numbers):
-        return "ids and counts: expected integers from 0 to 2^63 - 1, found others"
-    if isinstance(record, Feedback) and len(record.clicked) > record.n_shown:
-        return f"clicked: expected at most n_shown, {record.n_shown}, found {len(record.clicked)}"
-    return ""
-
-
 def _identity(records: Sequence[R]) -> dict[str, Any]:
-    named = [record.source is not None and 0 <= (record.event_id or 0) <= _INT64_MAX for record in records]
-    named = [known and record.event_id is not None for known, record in zip(named, records, strict=True)]
-    sources = sorted({str(record.source) for record, known in zip(records, named, strict=True) if known})
-    code = {name: number for number, name in enumerate(sources)}
+    identities = identities_of(records)
     return {
         "timestamp": _column(records, "timestamp"),
         "user_id": _column(records, "user_id"),
-        "source": np.array(
-            [code[str(r.source)] if known else NO_IDENTITY for r, known in zip(records, named, strict=True)], np.int64
-        ),
-        "event_id": np.array(
-            [r.event_id if known else NO_IDENTITY for r, known in zip(records, named, strict=True)], np.int64
-        ),
-        "sources": tuple(sources),
+        "source": identities.source,
+        "event_id": identities.event_id,
+        "sources": identities.sources,
     }
 
 
@@ -219,6 +151,7 @@ def _feedback(records: Sequence[Feedback]) -> ToldFeedback:
         n_shown=_column(records, "n_shown"),
         n_clicked=np.array([len(record.clicked) for record in records], np.int64),
         n_ratings=_column(records, "n_ratings"),
+        simulated=np.array([record.simulated for record in records], bool),
         variant=_names(records, "variant"),
     )
 

@@ -23,7 +23,7 @@ from streams.errors import StateOutdated
 
 __all__ = ["NEXT", "MonitorState", "WaitingState", "decode_state", "encode_state"]
 
-_VERSION = 3  # raise it when what a state holds changes
+_VERSION = 4  # raise it when what a state holds changes
 
 
 class WaitingState(msgspec.Struct, frozen=True):
@@ -34,7 +34,7 @@ class WaitingState(msgspec.Struct, frozen=True):
 
 
 class MonitorState(msgspec.Struct, frozen=True, kw_only=True):
-    """All that a monitor holds. seen_movies: ids and counts; arrays of one length."""
+    """All that a monitor holds. seen_movies: ids and counts; arrays of one length. simulated: see ``Monitor``."""
 
     live_day: int
     model_day: int
@@ -56,6 +56,7 @@ class MonitorState(msgspec.Struct, frozen=True, kw_only=True):
     alerting: list[str]
     detectors: dict[str, DetectorState]
     fired: dict[str, int]
+    simulated: bool
 
 
 class _Envelope(msgspec.Struct, frozen=True, kw_only=True):

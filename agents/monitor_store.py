@@ -98,13 +98,15 @@ class Progress:
 class VariantFigures(msgspec.Struct, frozen=True):
     """Of one variant: measures by name, its CTR since it began with low and high, and the difference from the champion.
 
-    difference: of its CTR, with low and high; None of the champion itself, and where users are too few.
+    difference: of its CTR, with low and high; None of the champion itself, and where users are too few. simulated:
+    made-up users clicked.
     """
 
     measures: dict[str, float]
     ctr: tuple[float, float, float]
     difference: tuple[float, float, float] | None
     users: int
+    simulated: bool = False
 
 
 class ClosedFigures(msgspec.Struct, frozen=True):

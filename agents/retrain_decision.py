@@ -25,12 +25,16 @@ _CHANGE_DIGITS = 9
 
 
 class DetectorReading(msgspec.Struct, frozen=True, kw_only=True):
-    """A detector at a day close. fired_day: the last one on which it fired. level, latest: of its signal."""
+    """A detector at a day close. fired_day: the last one on which it fired. level, latest: of its signal.
+
+    simulated: the signal is made of what made-up users did.
+    """
 
     signal: str
     fired_day: int | None = None
     level: float | None = None
     latest: float | None = None
+    simulated: bool = False
 
 
 class Metrics(msgspec.Struct, frozen=True, kw_only=True):
@@ -140,6 +144,8 @@ def evidence_of(measured: Measure, rule: Rule) -> dict[str, Any]:
         found["baseline"] = _rounded(measured.baseline.value)
         found["baseline_from"] = measured.baseline.origin
         found["change"] = _rounded(_change(measured))
+    if measured.simulated:
+        found["simulated"] = True
     return found
 
 
@@ -163,7 +169,8 @@ def _evidence(metrics: Metrics, thresholds: Thresholds, names: list[str], detect
 
 def _reading(reading: DetectorReading) -> dict[str, Any]:
     fired = None if reading.fired_day is None else _date(reading.fired_day)
-    return {"signal": reading.signal, "fired": fired, "latest": _rounded(reading.latest)}
+    found = {"signal": reading.signal, "fired": fired, "latest": _rounded(reading.latest)}
+    return found | {"simulated": True} if reading.simulated else found
 
 
 def _reason(name: str, rule: Rule, measured: Measure) -> str:

@@ -1,74 +1,28 @@
 """What a step of the loop puts on ``impressions`` and ``feedback``: records as JSON lines, with running ids.
 
 Slates and boundary ticks go to ``impressions``, what came of each slate and the ticks to ``feedback``, both in the
-order of the log. One sequence numbers them all, so that on either topic the ids rise.
+order of the log. One sequence numbers them all, so that on either topic the ids rise. Where others tell what came of
+the slates (:mod:`agents.reactive`), all that goes out is ``impressions``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import NamedTuple
-
-import msgspec
-
+from agents.lines import Lines, Page
 from agents.sessions import Session, ShownSlate, Step
+from agents.tally import Tally
 from streams.events import FEEDBACK, IMPRESSIONS, Feedback, Slate, Tick
 
-__all__ = ["Lines", "Tally", "records_of"]
-
-_MOST_LINES = 2_000
-"""Of one batch: about half a megabyte."""
+__all__ = ["records_of"]
 
 
-class Lines(NamedTuple):
-    """Records of one topic, values and keys joined by newlines, as a producer's ``send_batch`` takes them."""
-
-    topic: str
-    n_records: int
-    keys: bytes
-    lines: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Tally:
-    """Counts of a variant. slates: made; shown, clicks: movies of those whose session is over."""
-
-    slates: int = 0
-    shown: int = 0
-    clicks: int = 0
-
-    def __add__(self, other: Tally) -> Tally:
-        return Tally(self.slates + other.slates, self.shown + other.shown, self.clicks + other.clicks)
-
-
-class _Page:
-    """The records of one topic so far."""
-
-    def __init__(self, topic: str) -> None:
-        self.topic = topic
-        self.values: list[bytes] = []
-        self.keys: list[bytes] = []
-
-    def put(self, record: msgspec.Struct, user_id: int | None = None) -> None:
-        self.values.append(_encode(record))
-        self.keys.append(b"" if user_id is None else b"%d" % user_id)
-
-    def batches(self) -> Iterable[Lines]:
-        for first in range(0, len(self.values), _MOST_LINES):
-            values, keys = (part[first : first + _MOST_LINES] for part in (self.values, self.keys))
-            yield Lines(self.topic, len(values), b"\n".join(keys), b"\n".join(values))
-
-
-_encode = msgspec.json.Encoder().encode
-
-
-def records_of(step: Step, source: str, emitted: int) -> tuple[list[Lines], int, dict[str, Tally]]:
+def records_of(
+    step: Step, source: str, emitted: int, *, tells: bool = True
+) -> tuple[list[Lines], int, dict[str, Tally]]:
     """The records of a finished step, the last id given, and what each variant gains.
 
-    emitted: the last id that was given before.
+    emitted: the last id that was given before. tells: whether what came of the slates is told, and counted.
     """
-    impressions, feedback = _Page(IMPRESSIONS), _Page(FEEDBACK)
+    impressions, feedback = Page(IMPRESSIONS), Page(FEEDBACK)
     gained: dict[str, list[int]] = {}
     for told in step.told:
         if isinstance(told, ShownSlate):
@@ -76,14 +30,14 @@ def records_of(step: Step, source: str, emitted: int) -> tuple[list[Lines], int,
             impressions.put(_slate(told, source, emitted), told.session.user_id)
             gained.setdefault(told.variant, [0, 0, 0])[0] += 1
         elif isinstance(told, Session):
-            for slate in told.slates:
+            for slate in told.slates if tells else ():
                 emitted += 1
                 feedback.put(_feedback(told, slate, source, emitted), told.user_id)
                 counts = gained.setdefault(slate.variant, [0, 0, 0])
                 counts[1] += len(slate.movie_ids)
                 counts[2] += len(slate.clicked)
         else:
-            for page in (impressions, feedback):
+            for page in (impressions, feedback) if tells else (impressions,):
                 emitted += 1
                 page.put(Tick(told.event_time, source, emitted, end_of_run=told.ends_run))
     tallies = {variant: Tally(*counts) for variant, counts in gained.items()}

@@ -37,9 +37,15 @@ class AgentStore(Protocol):
 
 
 def create_store_app(
-    name: str, bus: Bus, store: AgentStore, *, linger_s: float = 0.01, instance_id: str | None = None
+    name: str,
+    bus: Bus,
+    store: AgentStore,
+    *,
+    topic: str = RATINGS,
+    linger_s: float = 0.01,
+    instance_id: str | None = None,
 ) -> BatchedApp:
-    """A Faust app that reads ``ratings`` for an agent that writes into ``store``. name: its id, and its group's.
+    """A Faust app that reads ``topic`` for an agent that writes into ``store``. name: its id, and its group's.
 
     On assignment it becomes the writer of its partitions and goes on from the store's applied offsets; what the group
     committed serves lag only. So it does where the store was set back, and where others of its group took over while it
@@ -47,9 +53,9 @@ def create_store_app(
     """
 
     async def start_offsets(assigned: set[TP]) -> Mapping[TP, int]:
-        topic, held = await _log_of(bus)
+        log_of_topic, held = await _log_of(bus, topic)
         ranges = {tp: held[tp] for tp in (TopicPartition(*tp) for tp in assigned)}
-        start = await store.assign(topic, ranges)
+        start = await store.assign(log_of_topic, ranges)
         return {TP(*tp): offset for tp, offset in start.items()}
 
     async def on_revoked(revoked: set[TP]) -> None:
@@ -65,14 +71,14 @@ def create_store_app(
     )
 
 
-async def _log_of(bus: Bus) -> tuple[TopicInfo, Mapping[TopicPartition, OffsetRange]]:
+async def _log_of(bus: Bus, topic: str) -> tuple[TopicInfo, Mapping[TopicPartition, OffsetRange]]:
     """The log and its ends.
 
     A broker that goes away in the middle of a rebalance is waited for, as long as whoever awaits this allows.
     """
     while True:
         try:
-            return (await bus.topics())[RATINGS], await bus.offsets(RATINGS)
+            return (await bus.topics())[topic], await bus.offsets(topic)
         except BusUnavailable as error:
             log.warning("log not there to start from, trying again", error=str(error))
             await asyncio.sleep(_RETRY_S)

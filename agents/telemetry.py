@@ -94,10 +94,10 @@ class Measured(Protocol):
     published: int
 
     def take(self, log_end: dict[int, int]) -> list[Metric]:
-        """The metrics now; ``log_end``: the high-water mark of each partition of ``ratings``."""
+        """The metrics now; ``log_end``: the high-water mark of each partition of the topic that the agent reads."""
 
 
-async def publish_metrics(bus: Bus, metrics: Measured, *, every_s: float = 0.5) -> None:
+async def publish_metrics(bus: Bus, metrics: Measured, *, topic: str = RATINGS, every_s: float = 0.5) -> None:
     """Publish until cancelled, then once more: what was done since the last time, and how the work was left.
 
     Metrics that the bus refuses are gone: the next ones say the same, newer.
@@ -105,14 +105,14 @@ async def publish_metrics(bus: Bus, metrics: Measured, *, every_s: float = 0.5) 
     try:
         while True:
             await asyncio.sleep(every_s)
-            await _publish(bus, metrics)
+            await _publish(bus, metrics, topic)
     finally:
-        await _publish(bus, metrics)
+        await _publish(bus, metrics, topic)
 
 
-async def _publish(bus: Bus, metrics: Measured) -> None:
+async def _publish(bus: Bus, metrics: Measured, topic: str) -> None:
     try:
-        ends = {tp.partition: held.end for tp, held in (await bus.offsets(RATINGS)).items()}
+        ends = {tp.partition: held.end for tp, held in (await bus.offsets(topic)).items()}
         async with bus.producer() as producer:  # a new one each time: after a failed send one takes nothing more
             for metric in metrics.take(ends):
                 await producer.send(METRICS, msgspec.json.encode(metric), key=metric.name.encode())

@@ -7,14 +7,16 @@ from contextlib import closing
 from typing import Any
 
 from agents.alignment import Features, Progress, read_progress, waits_for
+from agents.lines_store import read_tallies
 from agents.loop_steps import Gate
 from agents.loop_store import LOOP, loop_url, open_loop_store
+from agents.tally import Tally
 from streams.bus import OffsetRange
 from streams.errors import StoreMissing
 from streams.events import DAY_S, RATINGS
 from streams.records import TopicPartition
 
-__all__ = ["loop_status"]
+__all__ = ["loop_status", "tallies_status"]
 
 
 def loop_status(store_url: str, ratings: Mapping[TopicPartition, OffsetRange], gate: Gate) -> dict[str, Any] | None:
@@ -25,9 +27,7 @@ def loop_status(store_url: str, ratings: Mapping[TopicPartition, OffsetRange], g
                 "SELECT partition, next_offset, clock, closed, late FROM applied WHERE agent = ? AND topic = ?",
                 *(LOOP, RATINGS),
             )
-            tallies = database.rows(
-                "SELECT variant, sum(slates), sum(shown), sum(clicks) FROM tallies GROUP BY variant ORDER BY variant"
-            )
+            tallies = read_tallies(database)
             passed = database.rows("SELECT partition, event_time FROM boundaries ORDER BY event_time")
     except StoreMissing:
         return None
@@ -48,15 +48,20 @@ def loop_status(store_url: str, ratings: Mapping[TopicPartition, OffsetRange], g
         "late": sum(int(late) for *_, late in applied),
         "aligned": gate.aligned,
         "waits": sorted(waits - {""}),
-        "variants": {
-            variant: {
-                "slates": int(slates),
-                "shown": int(shown),
-                "clicks": int(clicks),
-                "ctr": int(clicks) / int(shown) if shown else None,
-            }
-            for variant, slates, shown, clicks in tallies
-        },
+        "variants": tallies_status(tallies),
+    }
+
+
+def tallies_status(tallies: Mapping[str, Tally]) -> dict[str, Any]:
+    """The counts of each variant, and its CTR; that is None while nothing was told of its slates."""
+    return {
+        variant: {
+            "slates": tally.slates,
+            "shown": tally.shown,
+            "clicks": tally.clicks,
+            "ctr": tally.clicks / tally.shown if tally.shown else None,
+        }
+        for variant, tally in tallies.items()
     }
 
 

@@ -51,6 +51,7 @@ def _plain(day: ClosedFigures) -> dict[str, Any]:
             "baseline": None if measured.baseline is None else measured.baseline.value,
             "n": measured.n,
             "breached_closes": measured.breached_closes,
+            "simulated": measured.simulated,
         }
         for name, measured in day.metrics.measures.items()
     }

@@ -141,10 +141,14 @@ def print_monitors(found: dict[str, Any], process: int | None) -> None:
     version = day["version"]
     heading(f"monitored, {moment(day['event_time'])}{'' if version is None else f', {version}'}:")
     columns = ["value", "baseline", "n", "breached_closes"]
-    rows = [[name, *(_short(measured[column]) for column in columns)] for name, measured in day["measures"].items()]
+    rows = [
+        [_named(name, measured["simulated"]), *(_short(measured[column]) for column in columns)]
+        for name, measured in day["measures"].items()
+    ]
     print_table(["measure", "value", "baseline", "sample", "breached closes"], rows)
     if day["variants"]:
-        heading("variants:")
+        made_up = any(one["simulated"] for one in day["variants"].values())
+        heading(_named("variants", made_up) + ":")
         print_table(
             ["variant", "users", "ctr", "from", "to", "less the champion's", "from", "to"],
             [
@@ -152,6 +156,10 @@ def print_monitors(found: dict[str, Any], process: int | None) -> None:
                 for name, one in day["variants"].items()
             ],
         )
+
+
+def _named(name: str, simulated: bool) -> str:
+    return f"{name} (simulated)" if simulated else name
 
 
 def _short(value: float | int | None) -> str | int | None:

@@ -56,6 +56,7 @@ def feedback(day: int, clicks: int, n: int = 100, length: int = 10) -> FeedbackC
         n_shown=np.full(n, 10),
         n_clicked=(number < clicks).astype(np.int64),
         n_ratings=np.full(n, length),
+        simulated=np.zeros(n, bool),
         source=np.zeros(n, np.int64),
         event_id=day * 1_000 + number,
         sources=("run",),
