@@ -1,4 +1,4 @@
-"""What the loop has done since it started."""
+"""What the loop, or an agent after it, has done since it started."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class LoopStats:
     _lock: Lock = field(default_factory=Lock)
 
     def add(self, n_records: int, latencies_ms: Int64s) -> None:
-        """A step: its records, and for each of its slates the time from publishing what triggered it to storing it."""
+        """A step: its records, and for each slate the time from publishing its cause to storing what was made."""
         self.transactions += 1
         self.records += n_records
         self.slates += len(latencies_ms)

@@ -43,7 +43,9 @@ _IDENTITY: dict[str, Any] = {"timestamp": _NONE, "user_id": _NONE, "source": _NO
 _EMPTY: dict[str, Columns] = {
     "ratings": RatingColumns(**_IDENTITY, movie_id=_NONE, half_stars=_NONE, predicted=np.zeros(0, np.float32)),
     "slates": SlateColumns(**_IDENTITY, movie_ids=np.zeros((0, SLATE_SIZE), np.int64)),
-    "feedback": FeedbackColumns(**_IDENTITY, n_shown=_NONE, n_clicked=_NONE, n_ratings=_NONE, simulated=np.zeros(0, bool)),
+    "feedback": FeedbackColumns(
+        **_IDENTITY, n_shown=_NONE, n_clicked=_NONE, n_ratings=_NONE, simulated=np.zeros(0, bool)
+    ),
 }
 
 _FEEDBACK_SIGNALS = ("ctr", "session_length")
@@ -335,7 +337,7 @@ class Monitor:
                 alerts.append(Alert(name, rule.severity, "threshold", evidence, metrics.event_time))
         for name in drifting:
             reading = metrics.detectors[name]
-            evidence: dict[str, Any] = {"signal": reading.signal, "latest": reading.latest}
+            evidence = {"signal": reading.signal, "latest": reading.latest}
             if reading.simulated:
                 evidence["simulated"] = True
             alerts.append(Alert(name, "investigate", "drift", evidence, metrics.event_time))

@@ -55,6 +55,18 @@ class ReactiveUsers:
         clicks = iter((drawn < self.chances(slates)).tolist())
         return [_feedback(slate, [movie for movie in slate.movie_ids if next(clicks)]) for slate in slates]
 
+    def answer_known(self, slates: Sequence[Slate]) -> list[Feedback | None]:
+        """As :meth:`answer`; None for a slate whose user or movies are not of the world: nobody here saw it."""
+        if not slates:
+            return []
+        try:
+            return list(self.answer(slates))
+        except KeyError:
+            if len(slates) == 1:
+                return [None]
+            middle = len(slates) // 2
+            return [*self.answer_known(slates[:middle]), *self.answer_known(slates[middle:])]
+
     def _draws(self, slate: Slate) -> Floats:
         """The same each time a slate is answered, whatever it is answered with."""
         digest = hashlib.blake2b(f"{self.seed}/{slate.slate_id}".encode(), digest_size=8).digest()

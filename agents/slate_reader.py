@@ -125,7 +125,7 @@ def _fault(record: Slate | Feedback | Tick, published_s: int) -> str:
     return ""
 
 
-def identities_of(records: Sequence[Slate] | Sequence[Feedback]) -> Identities:
+def identities_of(records: Sequence[Slate | Feedback]) -> Identities:
     """Of records, those without one or with ids that int64 cannot hold as such without."""
     named = [
         record.source is not None and record.event_id is not None and 0 <= record.event_id <= _INT64_MAX

@@ -15,11 +15,12 @@ from featurestore.reader import AppliedOffset, FeatureReader
 from streamlens.loop_status import loop_status
 from streamlens.monitors_status import monitors_status
 from streamlens.presence import holder
+from streamlens.reactive_status import reactive_status
 from streamlens.store_freshness import observe
 from streamlens.target import Target
 from streams.bus import Bus, OffsetRange
 from streams.errors import DataError, StoreMissing
-from streams.events import DAY_S, METRICS, RATINGS, Metric
+from streams.events import DAY_S, IMPRESSIONS, METRICS, RATINGS, Metric
 from streams.postgres_url import without_password
 from streams.records import TopicPartition
 
@@ -48,10 +49,12 @@ async def run_status(target: Target, bus: Bus, *, wall: Callable[[], float] = ti
         "monitors_worker": None if folder is None else holder(folder, "monitors"),
         "topics": {name: sum(end for _, end in ranges.values()) for name, ranges in held.items()},
         "features": features_status(target.store_url, held.get(RATINGS, {}), wall()),
+        "reactive_worker": None if folder is None else holder(folder, "reactive"),
         "loop": _loop(target, held.get(RATINGS, {})),
         "freshness": await freshness_status(target, bus, wall()),
         "trainer": None if folder is None else holder(folder, "trainer"),
         "jobs": jobs_status(target.store_url),
+        "reactive": reactive_status(target.store_url, held.get(IMPRESSIONS, {})),
         "monitors": monitors_status(target.store_url, held),
         "metrics": await latest_metrics(bus) if METRICS in topics else {},
     }

@@ -144,6 +144,9 @@ class LoopSettings(BaseModel):
     """The kind whose predicted stars RMSE is measured by; None for no RMSE."""
     train_delay_days: Annotated[int, Field(ge=1)] = 1
     """Event days from a decision to retrain until its answer takes effect."""
+    feedback: Literal["replay", "reactive"] = "replay"
+    """Who says what came of a slate: the replayed ratings, or made-up users of a synthetic world (``--role reactive``).
+    One for the life of a run."""
     records_at_once: Annotated[int, Field(gt=0)] = 10_000
     """About the most records of a partition in one step; more is faster under backlog, and takes more memory."""
 

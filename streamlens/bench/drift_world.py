@@ -214,6 +214,7 @@ def columns_of(ratings: Ratings, champion: Champion) -> tuple[RatingColumns, Sla
         n_shown=(movies != NO_MOVIE).sum(axis=1),
         n_clicked=np.bincount(clicked[clicked >= 0], minlength=len(at)),
         n_ratings=length[of_slate],
+        simulated=np.zeros(len(at), bool),
         sources=("bench",),
         **shared,
     )

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from streamlens.heartbeat import Heartbeat
     from streamlens.target import Target
 
-__all__ = ["loop_options", "print_loop", "use_one_blas_thread", "work_loop"]
+__all__ = ["loop_options", "print_loop", "print_tallies", "use_one_blas_thread", "work_loop"]
 
 _ROLE = "loop"
 _WATCH_S = 0.25
@@ -37,6 +37,7 @@ async def work_loop(target: Target, stopping: asyncio.Event, *, until_end: bool,
     from streams.membership import instance_id
 
     configure_logs(target.settings.log)
+    loop_options(target)  # refused before anything is thrown away
     if rebuild:
         _forget_store(target)
     with ExitStack() as held:
@@ -55,11 +56,13 @@ async def work_loop(target: Target, stopping: asyncio.Event, *, until_end: bool,
 
 
 def loop_options(target: Target, own_id: str | None = None) -> LoopOptions:
-    """What the run and the settings say. Raises ConfigError where nothing says when the live part begins."""
+    """What the run and the settings say. Raises ConfigError where nothing says when the live part begins, and for
+    reactive users of data that has none."""
     from agents.loop_steps import Gate
     from agents.loop_worker import LoopOptions
     from agents.variants import Experiment, Variant
     from models.kinds import MODELS
+    from streamlens.feedback_source import tells_feedback
     from streams.errors import ConfigError
     from streams.events import DAY_S
 
@@ -86,6 +89,7 @@ def loop_options(target: Target, own_id: str | None = None) -> LoopOptions:
         experiment=Experiment(settings.experiment.name, tuple(Variant(v.name, v.weight, v.model) for v in variants)),
         gate=Gate(live_from, settings.loop.aligned, settings.loop.train_delay_days * DAY_S),
         records_at_once=settings.loop.records_at_once,
+        tells_feedback=tells_feedback(target),
         linger_s=settings.features.linger_ms / 1_000,
         store_patience_s=settings.features.store_patience_s,
         instance_id=own_id,
@@ -138,10 +142,18 @@ def print_loop(found: dict[str, Any], process: int | None) -> None:
         typer.echo(f"waits     for {why}")
     if found["variants"]:
         heading("variants so far:")
-        print_table(
-            ["variant", "slates", "shown", "clicks", "ctr"],
-            [
-                [name, one["slates"], one["shown"], one["clicks"], None if one["ctr"] is None else f"{one['ctr']:.2%}"]
-                for name, one in found["variants"].items()
-            ],
-        )
+        print_tallies(found["variants"])
+
+
+def print_tallies(variants: dict[str, dict[str, Any]]) -> None:
+    """Counts of each variant; where nothing was told of their slates, only of these."""
+    if all(one["ctr"] is None for one in variants.values()):
+        print_table(["variant", "slates"], [[name, one["slates"]] for name, one in variants.items()])
+        return
+    print_table(
+        ["variant", "slates", "shown", "clicks", "ctr"],
+        [
+            [name, one["slates"], one["shown"], one["clicks"], None if one["ctr"] is None else f"{one['ctr']:.2%}"]
+            for name, one in variants.items()
+        ],
+    )

@@ -11,6 +11,7 @@ from streamlens.cli import options
 from streamlens.cli.console import heading, moment, print_json, print_table, text
 from streamlens.cli.loop_role import print_loop
 from streamlens.cli.monitors_role import print_monitors
+from streamlens.cli.reactive_role import print_reactive
 
 __all__ = ["register"]
 
@@ -57,6 +58,8 @@ def _print(found: dict[str, Any]) -> None:
         _print_features(features, found["freshness"])
     if found["loop"] is not None:
         print_loop(found["loop"], found["loop_worker"])
+    if found["reactive"] is not None:
+        print_reactive(found["reactive"], found["reactive_worker"])
     if found["monitors"] is not None:
         print_monitors(found["monitors"], found["monitors_worker"])
     heading("topics:")

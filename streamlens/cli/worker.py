@@ -14,6 +14,7 @@ from streamlens.cli import options
 from streamlens.cli.console import StatusLine, moment, text
 from streamlens.cli.loop_role import use_one_blas_thread, work_loop
 from streamlens.cli.monitors_role import work_monitors
+from streamlens.cli.reactive_role import work_reactive
 from streamlens.cli.trainer_role import work_trainer
 from streamlens.signals import run_until_signal
 
@@ -35,6 +36,7 @@ class Role(StrEnum):
     LOOP = "loop"
     TRAINER = "trainer"
     MONITORS = "monitors"
+    REACTIVE = "reactive"
 
 
 def register(app: typer.Typer) -> None:
@@ -48,7 +50,10 @@ def worker(
     ] = False,
     quiet: options.Quiet = False,
     role: Annotated[
-        Role, typer.Option("--role", help="What it does: keep the features, make slates, monitor the run, or train.")
+        Role,
+        typer.Option(
+            "--role", help="Keep the features, make slates, monitor the run, train, or answer slates."
+        ),
     ] = Role.FEATURES,
     run: options.RunId = None,
     bus: options.Bus = None,
@@ -74,6 +79,8 @@ def worker(
                     await work_loop(target, stopping, until_end=until_end, rebuild=rebuild, quiet=quiet)
                 elif role is Role.TRAINER:
                     await work_trainer(target, stopping, until_end=until_end, rebuild=rebuild, quiet=quiet)
+                elif role is Role.REACTIVE:
+                    await work_reactive(target, stopping, until_end=until_end, rebuild=rebuild, quiet=quiet)
                 elif role is Role.MONITORS:
                     await work_monitors(target, stopping, until_end=until_end, rebuild=rebuild, quiet=quiet)
                 else:
