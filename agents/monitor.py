@@ -67,8 +67,8 @@ class ClosedDay:
 class Monitor:
     """Of one run and its champion. live_from: event time, seconds since the epoch, at which the live part begins.
 
-    catalogue: the movies' genres; without them no taste is known, nor whether it turns. simulated: whether made-up users
-    have clicked by the last close. From then on all that feedback is made of says so.
+    catalogue: the movies' genres; without them no taste is known, nor whether it turns. simulated: whether made-up
+    users had clicked by the last close. From then on all that is made of feedback says so.
     """
 
     def __init__(self, thresholds: Thresholds, live_from: int, catalogue: Catalogue = EMPTY_CATALOGUE) -> None:

@@ -1,4 +1,4 @@
-"""Who says what came of the slates of a run: decided once, for ids on ``feedback`` and ``impressions`` rise for ever."""
+"""Who says what came of the slates of a run: decided once, since ids on both topics only rise."""
 
 from __future__ import annotations
 

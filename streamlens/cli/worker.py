@@ -51,9 +51,7 @@ def worker(
     quiet: options.Quiet = False,
     role: Annotated[
         Role,
-        typer.Option(
-            "--role", help="Keep the features, make slates, monitor the run, train, or answer slates."
-        ),
+        typer.Option("--role", help="Keep the features, make slates, monitor the run, train, or answer slates."),
     ] = Role.FEATURES,
     run: options.RunId = None,
     bus: options.Bus = None,

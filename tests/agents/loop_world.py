@@ -147,7 +147,9 @@ class World:
         """By default all there is."""
         self.features.apply([decode_ratings(batch) for batch in batches or batches_of(self.log, 1_000)])
 
-    def loop(self, gate: Gate | None = None, *, records_at_once: int = 10_000) -> LoopSteps:
+    def loop(
+        self, gate: Gate | None = None, *, records_at_once: int = 10_000, tells_feedback: bool = True
+    ) -> LoopSteps:
         """A loop that goes on from its store; nothing is offered to it yet."""
         steps = LoopSteps(
             LoopWriter(loop_url(self.store_url)),
@@ -157,6 +159,7 @@ class World:
             progress=lambda: self.progress,
             run_id="run",
             records_at_once=records_at_once,
+            tells_feedback=tells_feedback,
         )
         steps.assign(LOG, ranges_of(self.log))
         return steps

@@ -68,6 +68,7 @@ class Logs:
         slates: bool = True,
         variant_of: Callable[[int], str] = lambda user: "champion",
         clicks_of: Callable[[str], int] | None = None,
+        simulated: bool = False,
     ) -> None:
         """The boundary before the day, and its records: ``n`` users, a rating, a slate and a session each."""
         self.tick(day)
@@ -89,6 +90,7 @@ class Logs:
                 n_ratings=1,
                 session_seconds=0,
                 timestamp=at + 1_800,
+                simulated=simulated,
             )
             self.put(FEEDBACK, partition, told)
 
@@ -118,13 +120,13 @@ def batch_of(tp: TopicPartition, first: int, values: Sequence[bytes]) -> RecordB
     return RecordBatch(*tp, offsets, stamps, first + len(held), join_values(held), held)
 
 
-def falling(thresholds_days: int = 8, *, low: int = 5, n: int = 40) -> Logs:
+def falling(thresholds_days: int = 8, *, low: int = 5, n: int = 40, simulated: bool = False) -> Logs:
     """Five days of training, a live day of 20 clicks, then ``thresholds_days`` of ``low``."""
     logs = Logs()
     for day in range(DAY_0, LIVE):
         logs.day(day, n=n)
-    logs.day(LIVE, n=n, clicks=20)
+    logs.day(LIVE, n=n, clicks=20, simulated=simulated)
     for day in range(LIVE + 1, LIVE + 1 + thresholds_days):
-        logs.day(day, n=n, clicks=low)
+        logs.day(day, n=n, clicks=low, simulated=simulated)
     logs.tick(LIVE + 1 + thresholds_days, end=True)
     return logs

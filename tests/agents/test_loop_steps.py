@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -428,3 +429,20 @@ def test_a_released_partition_is_left_to_its_successor(world: World, expected: P
     assert published(second) == expected
     assert second.writer.cursors.keys() == {tp.partition for tp in ranges_of(world.log)}
     assert LOG.partitions == len(second.writer.cursors)
+
+
+def test_where_made_up_users_answer_the_loop_tells_slates_alone(world: World, expected: Published) -> None:
+    world.apply_features()
+    steps = world.loop(records_at_once=200, tells_feedback=False)
+    steps.offer(batches_of(world.log, 100))
+    run_out(steps)
+    found = published(steps)
+    assert {topic for topic, _ in found} == {IMPRESSIONS}
+    for key, lines in found.items():
+        told, usual = ([msgspec.json.decode(line) for line in part] for part in (lines, expected[key]))
+        assert [one.pop("event_id") for one in told] == list(range(1, len(told) + 1))
+        assert [one | {"event_id": number} for one, number in zip(told, count(), strict=False)] == [
+            one | {"event_id": number} for one, number in zip(usual, count(), strict=False)
+        ]
+    assert sum(tally.slates for tally in steps.tallies.values()) == len(slates_of(expected))
+    assert all((tally.shown, tally.clicks) == (0, 0) for tally in steps.tallies.values())

@@ -14,11 +14,13 @@ import numpy as np
 import pytest
 
 from agents import monitor_ingest
+from agents.monitor_figures import metrics_of
 from agents.monitor_ingest import MonitorIngest, MonitorSettings
 from agents.monitor_store import open_monitors, read_closed, read_figures, read_requests, read_state
 from agents.thresholds import Thresholds
 from featurestore.partition_writer import OutboxRow
 from models.interactions import Float32s
+from streamlens.monitors_status import monitors_status
 from streams.errors import StoreAheadOfLog, StoreSetBack, StoreUnavailable
 from streams.events import ALERTS, DAY_S, DEADLETTER, FEEDBACK, IMPRESSIONS, RATINGS, RETRAIN, Tick
 from streams.records import Int64s, TopicPartition
@@ -413,3 +415,36 @@ async def test_a_bad_challenger_never_asks_for_a_training(tmp_path: Path) -> Non
     assert measured == {"champion": 0.025, "challenger": 0.0}
     assert figures.metrics.measures["ctr"].value == 0.025
     assert figures.variants["challenger"].difference is None  # 40 users are too few to say
+
+
+@pytest.mark.parametrize("simulated", [True, False])
+async def test_what_made_up_users_did_says_so_wherever_it_shows(tmp_path: Path, simulated: bool) -> None:
+    wanted = tuned(ctr={"for_days": 3}, new_user_share={})
+    run = Run(tmp_path, falling(simulated=simulated), wanted)
+    await run.read()
+    (alert,) = (one for one in run.values(ALERTS) if one["name"] == "ctr")
+    (event,) = run.values(RETRAIN)
+    evidence = event["data"]["evidence"]
+    assert alert["evidence"].get("simulated", False) is evidence["ctr"].get("simulated", False) is simulated
+    day = read_figures(run.url)[-1]
+    told = [(name, labels) for name, _, labels in metrics_of(day, wanted)]
+    marked = {name for name, labels in told if labels.get("simulated") == "true"}
+    of_feedback = {name for name, _ in told if "ctr" in name or "ratings_per_session" in name}
+    assert of_feedback >= {"monitors.ctr", "monitors.ctr.threshold", "monitors.variant.ctr_since_start"}
+    assert marked == (of_feedback if simulated else set())
+    shown = monitors_status(run.url, {})
+    assert shown is not None
+    assert shown["day"]["measures"]["ctr"]["simulated"] is simulated
+    assert shown["day"]["measures"]["new_user_share"]["simulated"] is False
+    assert shown["day"]["variants"]["champion"]["simulated"] is simulated
+
+
+async def test_made_up_clicks_are_not_measured_by_a_validation_on_replayed_ones(tmp_path: Path) -> None:
+    """By what the champion's validation gave, this run would fall short from its first day on."""
+    run = Run(tmp_path, falling(low=20, simulated=True))
+    run.facts = Facts(ctr=0.5)
+    await run.read()
+    assert run.published == []
+    baseline = read_figures(run.url)[-1].metrics.measures["ctr"].baseline
+    assert baseline is not None
+    assert (baseline.origin, baseline.value) == ("first_window", 0.05)
