@@ -13,7 +13,7 @@ from streamlens.cli import options
 from streamlens.cli.console import heading, moment, print_csv, print_json, print_line, print_table, printable
 
 if TYPE_CHECKING:
-    from streamlens.deadletter_replay import Replayed
+    from streams.deadletter_replay import Replayed
 
 __all__ = ["app"]
 
@@ -35,7 +35,7 @@ def list_letters(
 ) -> None:
     """Count the dead letters by reason, and show the last ones; in CSV only these."""
     options.one_format(as_json, as_csv)
-    from streamlens.deadletters import DeadLetterSummary, read_dead_letters
+    from streams.deadletters import DeadLetterSummary, read_dead_letters
 
     target = options.find_target(run, bus=bus)
 
@@ -91,8 +91,8 @@ def replay(
     What is still invalid is reported, not published. Exit code 1 if any
     selected record was not published.
     """
-    from streamlens.deadletter_fixes import mend_with_command, parse_fields, set_fields
-    from streamlens.deadletter_replay import Selection, replay_dead_letters
+    from streams.deadletter_fixes import mend_with_command, parse_fields, set_fields
+    from streams.deadletter_replay import Selection, replay_dead_letters
     from streams.errors import ConfigError
 
     if assignments and command is not None:

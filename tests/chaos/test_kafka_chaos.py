@@ -22,7 +22,7 @@ import pytest
 
 from featurestore.reader import AppliedOffset, FeatureReader
 from featurestore.verify import VerifyReport, verify
-from streamlens.deadletters import placed_letters
+from streams.deadletters import placed_letters
 from streams.bus import open_bus
 from streams.dataset import open_dataset
 from streams.drift import read_ground_truth

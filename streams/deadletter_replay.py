@@ -14,8 +14,8 @@ from enum import StrEnum
 import msgspec
 import numpy as np
 
-from streamlens.deadletter_fixes import Fix, NotMended, as_object
-from streamlens.deadletters import PlacedLetter, placed_letters
+from streams.deadletter_fixes import Fix, NotMended, as_object
+from streams.deadletters import PlacedLetter, placed_letters
 from streams.batch import decode_ratings
 from streams.bus import Bus, Consumer
 from streams.control import parse_request
