@@ -22,6 +22,7 @@ from featurestore.writer import FeatureWriter
 from streams.bus import Bus, open_bus
 from streams.errors import BusError, StoreUnavailable
 from streams.events import RATINGS
+from streams.process_metrics import publish_process
 from streams.topics import run_topics
 
 __all__ = ["FeatureWorker", "WorkerOptions"]
@@ -94,6 +95,7 @@ class FeatureWorker:
                     publish_metrics(bus, self.metrics),
                     publish_quality(bus, self.quality, every_s=options.quality_every_s),
                     follow_store(app, self.ingest),
+                    publish_process(bus, FEATURES),
                     _enforce_retention(bus),
                 )
 

@@ -1,8 +1,8 @@
-"""The one subscriber of a process: a thread that reads all the topics that the pages show, whatever happens to the bus.
+"""The one subscriber of a process: a thread that reads all topics that the pages show, whatever happens to the bus.
 
-It reads without a group from the last records on, keeps what :mod:`dashboards.live_records` keeps, and goes on by itself
-where the bus was away. Pages read from memory, publish through :meth:`Subscriber.submit`, and never wait for the bus
-otherwise.
+It reads without a group from the last records on, keeps what :mod:`dashboards.live_records` keeps, and goes on by
+itself where the bus was away. Pages read from memory, publish through :meth:`Subscriber.submit`, and never wait for the
+bus otherwise.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """How the subscriber stands with the bus. since: wall time at which this began; problem: why it is not connected."""
+    """How the subscriber stands with the bus. since: wall time at which this began; problem: why it is not there."""
 
     connected: bool
     since: float

@@ -14,6 +14,7 @@ from streams.bus import open_bus
 from streams.dataset import DEFAULT_DATASET, Dataset, open_dataset
 from streams.drift import GROUND_TRUTH, DriftedDataset, GroundTruth
 from streams.errors import ConfigError
+from streams.process_metrics import publish_process
 from streams.progress import ReplayProgress
 from streams.replay_options import ReplayOptions
 from streams.replayer import Replayer, ReplayPlan, ReplaySummary, plan_replay, with_drift
@@ -67,17 +68,48 @@ class PreparedReplay:
             if truth is not None and not (self.run.path / GROUND_TRUTH).exists():
                 self.run.write(GROUND_TRUTH, truth.encode())
             async with open_bus(self.run.bus_url) as bus:
+                told = _Told(on_progress)
                 replayer = Replayer(
-                    self.dataset, bus, self.options, run_id=self.run.run_id, on_progress=on_progress, append=append
+                    self.dataset, bus, self.options, run_id=self.run.run_id, on_progress=told, append=append
                 )
-                waiting = asyncio.create_task(_stop_when(stopping, replayer))
+                beside = [
+                    asyncio.create_task(_stop_when(stopping, replayer)),
+                    asyncio.create_task(publish_process(bus, "replayer", beside=told.metrics)),
+                ]
                 try:
                     summary = await replayer.replay()
                 finally:
-                    waiting.cancel()
+                    for task in beside:
+                        task.cancel()
+                    await asyncio.gather(*beside, return_exceptions=True)
             if summary.completed:
                 self.run.complete()
         return summary
+
+
+class _Told:
+    """What the replayer said last, handed on and kept."""
+
+    def __init__(self, on_progress: Callable[[ReplayProgress], None] | None) -> None:
+        self._on_progress = on_progress
+        self._at: ReplayProgress | None = None
+
+    def __call__(self, at: ReplayProgress) -> None:
+        self._at = at
+        if self._on_progress is not None:
+            self._on_progress(at)
+
+    def metrics(self) -> dict[str, float]:
+        """``replay.published`` and ``replay.total`` records, ``replay.rate`` in events/s, ``replay.paused`` 0 or 1."""
+        at = self._at
+        if at is None:
+            return {}
+        return {
+            "replay.published": at.position,
+            "replay.total": at.total,
+            "replay.rate": at.events_per_s,
+            "replay.paused": float(at.paused),
+        }
 
 
 async def _stop_when(stopping: asyncio.Event, replayer: Replayer) -> None:

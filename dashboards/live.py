@@ -1,0 +1,90 @@
+"""What all sessions of the pages share: subscriber, look at the store, publisher and models of the run that is shown."""
+
+from __future__ import annotations
+
+import threading
+import time
+import uuid
+from dataclasses import dataclass
+from itertools import count
+
+import streamlit as st
+
+from dashboards.run_target import Pointer, RunTarget, find_run, pointer_from_environment
+from dashboards.store_probe import StoreProbe, StoreView
+from dashboards.subscriber import Subscriber
+from streams.errors import StreamLensError
+
+__all__ = ["Live", "NoRun", "current_live"]
+
+
+@dataclass(frozen=True, slots=True)
+class NoRun:
+    """There is nothing to show, and why."""
+
+    problem: str
+
+
+class Live:
+    """One run, watched. ``source``: who publishes what is given on the pages; its ids rise."""
+
+    def __init__(self, target: RunTarget) -> None:
+        self.target = target
+        self.subscriber = Subscriber(target.bus_url).start()
+        self.probe = StoreProbe(target.store_url, target.folder).start()
+        self.source = f"pages/{uuid.uuid4().hex[:12]}"
+        self._ids = count(1)
+        self._numbering = threading.Lock()
+
+    def next_id(self) -> int:
+        with self._numbering:
+            return next(self._ids)
+
+    def now(self) -> float:
+        """Wall time, which ages are told by."""
+        return time.time()
+
+    @property
+    def store(self) -> StoreView:
+        return self.probe.view
+
+    @property
+    def event_time(self) -> int:
+        """Where the run is, in event time: as the store says, or the features' metrics; 0 before the first tick."""
+        return self.store.clock or self.subscriber.records.event_time
+
+    def close(self) -> None:
+        self.subscriber.close()
+        self.probe.close()
+
+
+class _Shown:
+    """The run that is shown; another one takes its place when there is one."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._live: Live | None = None
+
+    def of(self, pointer: Pointer) -> Live | NoRun:
+        try:
+            target = find_run(pointer)
+        except StreamLensError as error:
+            return NoRun(str(error))
+        with self._lock:
+            if target is None:
+                return NoRun("")
+            if self._live is None or self._live.target != target:
+                if self._live is not None:
+                    threading.Thread(target=self._live.close, daemon=True).start()
+                self._live = Live(target)
+            return self._live
+
+
+@st.cache_resource(show_spinner=False)
+def _shown() -> _Shown:
+    return _Shown()
+
+
+def current_live() -> Live | NoRun:
+    """The run to show now, shared by all sessions of this process."""
+    return _shown().of(pointer_from_environment())
