@@ -34,7 +34,7 @@ __all__ = [
 
 PALETTE = ("#2f7fd0", "#d9730d", "#0f9d84", "#a855c7", "#8a8f98", "#c2410c", "#5b8def")
 _DASHES = ([1, 0], [6, 3], [2, 2], [8, 3, 2, 3], [1, 3], [10, 4], [4, 4])
-_HEIGHT = 190
+_HEIGHT = 200
 _POINTS = 240
 
 Spec = dict[str, Any]
@@ -44,18 +44,23 @@ Row = dict[str, Any]
 def _described(chart: Any, description: str) -> Spec:
     made: Spec = chart.properties(height=_HEIGHT, description=description).configure_view(strokeOpacity=0).to_dict()
     made.pop("data", None)
+    made["config"] |= {
+        "padding": {"left": 2, "right": 14, "top": 2, "bottom": 2},
+        "axis": {"titlePadding": 6, "titleFontSize": 11, "labelFontSize": 11},
+        "legend": {"offset": 2, "labelFontSize": 11, "symbolSize": 80},
+    }
     return made
 
 
 def _time(title: str, *, utc: bool) -> alt.X:
     # Event time is in UTC everywhere; wall time is the reader's own.
     scale = alt.Scale(type="utc") if utc else alt.Scale()
-    axis = alt.Axis(format="%Y-%m-%d", labelAngle=0, tickCount=5) if utc else alt.Axis(format="%H:%M:%S", tickCount=5)
+    axis = alt.Axis(format="%Y-%m" if utc else "%H:%M:%S", labelAngle=0, tickCount=4, labelOverlap=True)
     return alt.X("t:T", title=title, scale=scale, axis=axis)
 
 
-def _series(title: str | None = None) -> tuple[alt.Color, alt.StrokeDash]:
-    legend = alt.Legend(orient="top", title=title, labelLimit=260, columns=4)
+def _series(shown: bool = True) -> tuple[alt.Color, alt.StrokeDash]:
+    legend = alt.Legend(orient="top", title=None, labelLimit=260, columns=4) if shown else None
     return (
         alt.Color("series:N", scale=alt.Scale(range=list(PALETTE)), legend=legend, sort=None),
         alt.StrokeDash("series:N", scale=alt.Scale(range=[list(dash) for dash in _DASHES]), legend=legend, sort=None),
@@ -63,9 +68,9 @@ def _series(title: str | None = None) -> tuple[alt.Color, alt.StrokeDash]:
 
 
 @cache
-def wall_lines(title: str, unit: str) -> Spec:
+def wall_lines(title: str, unit: str, legend: bool = True) -> Spec:
     """Series over wall time; columns t (ms since the epoch), value, series."""
-    color, dash = _series()
+    color, dash = _series(legend)
     chart = (
         alt.Chart(alt.NamedData("live"))
         .mark_line(interpolate="monotone", strokeWidth=2, clip=True)
@@ -128,7 +133,7 @@ def interval_band(title: str, unit: str) -> Spec:
         x=x,
         y=alt.Y("low:Q", title=unit, scale=y_scale),
         y2="high:Q",
-        color=alt.Color("series:N", legend=None, sort=None),
+        color=color,
     )
     line = base.mark_line(strokeWidth=2, point=alt.OverlayMarkDef(size=30)).encode(
         x=x,
@@ -150,14 +155,14 @@ def interval_band(title: str, unit: str) -> Spec:
 @cache
 def intervals(title: str, unit: str) -> Spec:
     """A point and its interval for each name; columns name, value, low, high, series."""
-    color, _ = _series()
+    color, _ = _series(False)
     base = alt.Chart(alt.NamedData("live")).encode(
         y=alt.Y("name:N", title=None, sort=None, axis=alt.Axis(labelLimit=220))
     )
     span = base.mark_rule(strokeWidth=2.5).encode(
         x=alt.X("low:Q", title=unit, scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=5)),
         x2="high:Q",
-        color=alt.Color("series:N", scale=alt.Scale(range=list(PALETTE)), legend=None, sort=None),
+        color=color,
     )
     point = base.mark_point(filled=True, size=90, opacity=1).encode(
         x="value:Q",

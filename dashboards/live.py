@@ -1,4 +1,4 @@
-"""What all sessions of the pages share: subscriber, look at the store, publisher and models of the run that is shown."""
+"""What all sessions of the pages share of the run that is shown: subscriber, look at the store, publisher, models."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from itertools import count
 
 import streamlit as st
 
+from dashboards.recommender import Recommending
 from dashboards.run_target import Pointer, RunTarget, find_run, pointer_from_environment
 from dashboards.store_probe import StoreProbe, StoreView
 from dashboards.subscriber import Subscriber
@@ -35,6 +36,7 @@ class Live:
         self.source = f"pages/{uuid.uuid4().hex[:12]}"
         self._ids = count(1)
         self._numbering = threading.Lock()
+        self._recommending: Recommending | None = None
 
     def next_id(self) -> int:
         with self._numbering:
@@ -53,9 +55,18 @@ class Live:
         """Where the run is, in event time: as the store says, or the features' metrics; 0 before the first tick."""
         return self.store.clock or self.subscriber.records.event_time
 
+    def recommending(self) -> Recommending:
+        """The models, served; made when first asked for. Raises StoreMissing and other errors of the store."""
+        with self._numbering:
+            if self._recommending is None:
+                self._recommending = Recommending(self.target.store_url, self.target.models)
+            return self._recommending
+
     def close(self) -> None:
         self.subscriber.close()
         self.probe.close()
+        if self._recommending is not None:
+            self._recommending.close()
 
 
 class _Shown:

@@ -27,10 +27,15 @@ __all__ = [
     "style",
     "table",
     "tiles",
+    "title",
 ]
 
 STALE_S = 5.0
 """Data that comes every half second and is older than this has stopped coming."""
+
+
+_UNBROKEN = 28
+"""Letters: cells that are shorter stay on one line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,13 +113,19 @@ def head(title: str, at: float | None, now: float, *, stale_after_s: float | Non
     if at is None:
         age, state = '<span class="sl-age">no data yet</span>', "none"
     elif stale_after_s is not None and now - at > stale_after_s:
-        age, state = pill(f"stale · {age_text(now - at)}", "warn"), "stale"
+        age, state = pill(f"stale, {age_text(now - at)}", "warn"), "stale"
     else:
         age, state = f'<span class="sl-age">{age_text(now - at)}</span>', "fresh"
     marker = " sl-stale" if state == "stale" else ""
     st.html(
-        f'<div class="sl-head{marker}" data-panel="{name}" data-state="{state}"><h3>{html.escape(title)}</h3>{age}</div>'
+        f'<div class="sl-head{marker}" data-panel="{name}" data-state="{state}">'
+        f"<h3>{html.escape(title)}</h3>{age}</div>"
     )
+
+
+def title(text: str, beside: str = "") -> None:
+    """A panel's title where there is no age to tell: of what does not change by itself."""
+    st.html(f'<div class="sl-head"><h3>{html.escape(text)}</h3><span class="sl-age">{html.escape(beside)}</span></div>')
 
 
 @contextmanager
@@ -148,15 +159,20 @@ def blank(title: str, text: str, commands: Sequence[str] = ()) -> None:
 def table(
     columns: Sequence[str], rows: Sequence[Sequence[str]], *, numbers: Sequence[int] = (), label: str = ""
 ) -> None:
-    """A plain table; ``numbers``: columns that are aligned to the right. Cells are text, or HTML that begins with <."""
+    """A plain table; ``numbers``: columns that are aligned to the right. Cells are text, or HTML that begins with <.
+
+    Only cells of some length are broken into lines.
+    """
 
     def cell(tag: str, i: int, text: str) -> str:
-        side = ' class="sl-n"' if i in numbers else ""
-        return f"<{tag}{side}>{text if text.startswith('<') else html.escape(text)}</{tag}>"
+        kind = "sl-n" if i in numbers else "sl-w" if len(text) < _UNBROKEN else ""
+        return f'<{tag} class="{kind}">{text if text.startswith("<") else html.escape(text)}</{tag}>'
 
     top = "".join(cell("th", i, name) for i, name in enumerate(columns))
-    body = "".join("<tr>" + "".join(cell("td", i, text) for i, text in enumerate(row)) + "</tr>" for row in rows)
+    lines = ("".join(cell("td", i, text) for i, text in enumerate(row)) for row in rows)
+    body = "".join(f"<tr>{line}</tr>" for line in lines)
+    named = html.escape(label or columns[0], quote=True)
     st.html(
-        f'<div class="sl-scroll" tabindex="0" role="region" aria-label="{html.escape(label or columns[0], quote=True)}">'
+        f'<div class="sl-scroll" tabindex="0" role="region" aria-label="{named}">'
         f'<table class="sl-table"><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
     )

@@ -54,6 +54,8 @@ _LATENCY: _Wanted = [
     for agent, name in (("features", "features"), ("loop", "slates"))
     for quantile in ("p50", "p99")
 ]
+_FULL_BAR = 100
+"""Records: less lag than that never fills a bar."""
 _GONE_S = 900.0
 """A process that has not been heard of for so long was ended, and is not missed."""
 
@@ -144,7 +146,9 @@ def _line_panel(live: Live, name: str, title: str, unit: str, wanted: _Wanted) -
         if not shown:
             empty("Nothing measured yet", "The features agent tells this twice a second.", "streamlens worker")
             return
-        st.vega_lite_chart(charts.series_table(shown), charts.wall_lines(title, unit), height=190, key=f"chart_{name}")
+        st.vega_lite_chart(
+            charts.series_table(shown), charts.wall_lines(title, unit, len(shown) > 1), height=200, key=f"chart_{name}"
+        )
 
 
 def _lag_panel(live: Live) -> None:
@@ -157,13 +161,13 @@ def _lag_panel(live: Live) -> None:
             return
         if store.state != "there":
             note(f"store: {store.problem or 'looking'}")
-        most = max((row.lag or 0 for row in rows), default=0) or 1
+        most = max(_FULL_BAR, *(row.lag or 0 for row in rows))
         table(
             ["partition", "published", "applied", "lag", "", "event time"],
             [
                 [
                     str(row.partition),
-                    number(row.end),
+                    number(max(row.end, row.applied or 0)),
                     number(row.applied),
                     number(row.lag),
                     f'<div class="sl-meter"><i style="width:{100 * (row.lag or 0) / most:.0f}%"></i></div>',
@@ -351,6 +355,6 @@ def _measure(live: Live, measure: Measure, drifts: tuple[InjectedDrift, ...]) ->
     st.vega_lite_chart(
         charts.rows_table(rows, ("t", "value", "series", "kind")),
         charts.event_lines(name, unit),
-        height=190,
+        height=200,
         key=f"measure_{measure.name}",
     )

@@ -93,12 +93,15 @@ class StoreProbe:
                     self._view = self.look(reader, with_trends=with_trends)
                     trends_at = now + _TRENDS_EVERY_S if with_trends else trends_at
                 except StoreMissing as error:
-                    reader = self._failed(reader, "missing", error)
+                    self._failed(reader, "missing", error)
+                    reader = None
                 except StreamLensError as error:
-                    reader = self._failed(reader, "away", error)
+                    self._failed(reader, "away", error)
+                    reader = None
                 except Exception as error:  # a thread that ends would leave a page that never moves again
                     log.exception("the pages' look at the store failed, trying again")
-                    reader = self._failed(reader, "away", error)
+                    self._failed(reader, "away", error)
+                    reader = None
             self._closing.wait(_EVERY_S)
         if reader is not None:
             reader.close()

@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 from streamlens.cli import (
     bench,
     control,
+    dashboard,
     data,
     deadletter,
     demo,
@@ -42,6 +43,7 @@ _ORDER = (
     "control",
     "data",
     "worker",
+    "dashboard",
     "status",
     "topics",
     "features",
@@ -86,7 +88,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (demo, replay, worker, status, snapshot, verify, experiment, train, recommend, doctor, bench):
+for module in (demo, replay, worker, dashboard, status, snapshot, verify, experiment, train, recommend, doctor, bench):
     module.register(app)
 app.add_typer(control.app, name="control")
 app.add_typer(data.app, name="data")

@@ -1,0 +1,130 @@
+"""Experiments: the variants side by side over event time, with how sure one may be."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from dashboards import charts
+from dashboards.experiment_figures import Variant, control_of, difference, over_time, variants_of
+from dashboards.live import Live, NoRun, current_live
+from dashboards.panels import Tile, day, empty, note, number, panel, pill, table, tiles
+from dashboards.production_figures import drift_marks
+from streams.events import FEEDBACK
+
+__all__ = ["experiments_page"]
+
+_CAVEAT = (
+    "**Read this before any figure.** The ratings were given years ago, and nobody saw these lists. A *click* means that a "
+    "user rated, later in the same session, a movie that the list happened to name: a hit rate of replayed history. Nobody "
+    "could be won over by a better list, so session length cannot differ between variants except by chance, and a true "
+    "click rate would be another number. Which variant names more of what people chose anyway is what these figures tell."
+)
+_SIMULATED = (
+    "**Simulated users.** The clicks here are those of made-up users of a synthetic world, who click by a taste that the "
+    "program gave them. They show that the loop works; they say nothing about people."
+)
+
+
+def experiments_page() -> None:
+    st.info(_CAVEAT, icon=":material/info:")
+    _variants()
+
+
+@st.cache_data(show_spinner=False, max_entries=4, ttl=600)
+def _summed(source: str, n_feedback: int, _live: Live) -> tuple[list[Variant], list[charts.Row]]:
+    """Once for each second in which anything came, whoever looks."""
+    feedback, names = _live.subscriber.records.feedback()
+    return variants_of(feedback, names), over_time(feedback, names)
+
+
+@st.fragment(run_every=2)
+def _variants() -> None:
+    live = current_live()
+    if isinstance(live, NoRun):
+        return
+    records, now = live.subscriber.records, live.now()
+    at = records.published(FEEDBACK)
+    if not records.n_feedback:
+        with panel("variants", "Variants", None, now):
+            empty(
+                "No feedback yet",
+                "The loop serves variants and tells what was clicked.",
+                "streamlens worker --role loop",
+            )
+        return
+    variants, rows = _summed(live.source, records.n_feedback, live)
+    control = control_of(variants)
+    assert control is not None
+    if any(one.simulated for one in variants):
+        st.warning(_SIMULATED, icon=":material/smart_toy:")
+    with panel("variants", "Variants, since feedback is kept here", at, now, stale_after_s=30.0):
+        tiles(
+            [
+                Tile(f"ctr_{one.name}", one.name, f"{100 * one.ctr.value:.2f}", "% CTR", f"{one.shown:,} shown to {one.n_users:,} users")
+                for one in variants
+            ]
+        )  # fmt: skip
+        table(
+            ["variant", "slates", "users", "clicks", "CTR, %", "95 % interval", f"against {control.name}, points", "verdict", "ratings a slate's session"],
+            [_row(one, control) for one in variants],
+            numbers=(1, 2, 3, 4),
+            label="Variants",
+        )  # fmt: skip
+        note(
+            f"The last {len(records.feedback()[0]):,} slates. Intervals are bootstrapped over users, since what one user "
+            "clicks hangs together. They hold for one look: who looks every minute until one excludes zero will find one."
+        )
+    with panel("ctr_time", "Click rate over event time", at, now, stale_after_s=30.0):
+        if rows:
+            st.vega_lite_chart(
+                charts.rows_table(rows, ("t", "value", "low", "high", "n", "series")),
+                charts.interval_band("Click rate", "CTR, %"),
+                height=260,
+                key="ctr_over_time",
+            )
+            note(
+                "Stretches hold about as many slates each. Bands: Wilson, 95 %, as if movies were shown independently."
+            )
+        else:
+            empty("Too little was shown yet", "A stretch of time is drawn once a variant has shown 200 movies in it.")
+        if live.target.drift:
+            marks = ", ".join(f"{mark['series']}" for mark in drift_marks(live.target.drift))
+            note(f"Injected into this run: {marks}, from {day(min(d.begins for d in live.target.drift))} on.")
+    with panel("ctr_intervals", "Click rate of all kept feedback", at, now, stale_after_s=30.0):
+        shown = [
+            {
+                "name": one.name,
+                "value": 100 * one.ctr.value,
+                "low": 100 * one.ctr.low,
+                "high": 100 * one.ctr.high,
+                "series": one.name,
+            }
+            for one in variants
+        ]
+        st.vega_lite_chart(
+            charts.rows_table(shown, ("name", "value", "low", "high", "series")),
+            charts.intervals("Click rate", "CTR, %"),
+            height=110 + 26 * len(shown),
+            key="ctr_intervals",
+        )
+
+
+def _row(one: Variant, control: Variant) -> list[str]:
+    apart = difference(one.ctr, control.ctr)
+    if one is control:
+        against, verdict = "-", pill("control", "idle")
+    else:
+        against = f"{100 * apart.value:+.2f} ({100 * apart.low:+.2f} to {100 * apart.high:+.2f})"
+        better, worse = apart.low > 0, apart.high < 0
+        verdict = pill("more", "good") if better else pill("fewer", "bad") if worse else pill("not told apart", "idle")
+    return [
+        one.name,
+        number(one.n_slates),
+        number(one.n_users),
+        number(one.clicks),
+        f"{100 * one.ctr.value:.2f}",
+        f"{100 * one.ctr.low:.2f} to {100 * one.ctr.high:.2f}",
+        against,
+        verdict,
+        f"{one.ratings.value:.1f} ({one.ratings.low:.1f} to {one.ratings.high:.1f})",
+    ]

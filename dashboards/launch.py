@@ -1,0 +1,50 @@
+"""How Streamlit is started for the pages: its options, without Streamlit being imported."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+__all__ = ["APP", "is_installed", "streamlit_arguments"]
+
+APP = Path(__file__).parent / "app.py"
+
+_OPTIONS = {
+    "browser.gatherUsageStats": "false",
+    "server.fileWatcherType": "none",
+    "server.runOnSave": "false",
+    "client.toolbarMode": "minimal",
+    "client.showErrorDetails": "none",
+    "logger.level": "warning",
+    "global.disableWidgetStateDuplicationWarning": "true",
+    "theme.light.primaryColor": "#0b6e5c",
+    "theme.light.backgroundColor": "#ffffff",
+    "theme.light.secondaryBackgroundColor": "#f3f5f4",
+    "theme.light.textColor": "#1c2321",
+    "theme.dark.primaryColor": "#2aa58d",
+    "theme.dark.backgroundColor": "#14181a",
+    "theme.dark.secondaryBackgroundColor": "#20262a",
+    "theme.dark.textColor": "#e8edeb",
+    "theme.baseRadius": "0.5rem",
+}
+
+
+def is_installed() -> bool:
+    """Whether the extra ``pages`` is there."""
+    return all(find_spec(name) is not None for name in ("streamlit", "altair"))
+
+
+def streamlit_arguments(host: str, port: int, *, browser: bool) -> Sequence[str]:
+    """The command line of ``streamlit`` that serves the pages on ``host:port``.
+
+    >>> streamlit_arguments("127.0.0.1", 8501, browser=False)[0]
+    'run'
+    """
+    options = {
+        **_OPTIONS,
+        "server.address": host,
+        "server.port": str(port),
+        "server.headless": "false" if browser else "true",
+    }
+    return ["run", str(APP), *(f"--{name}={value}" for name, value in options.items())]

@@ -1,0 +1,153 @@
+"""What the ML engineering page shows of versions, decisions and requests: plain values, no Streamlit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from dashboards.charts import Row
+from dashboards.live_records import LiveRecords, Placed
+from models.experiment_files import EXPERIMENT_JSON, read_experiment
+from models.registry import Version
+from streams.errors import DataError
+from streams.events import MODELS, RETRAIN, ModelEvent
+from streams.retrain import RetrainRequested
+
+__all__ = [
+    "Asked",
+    "Run",
+    "asked",
+    "comparison_rows",
+    "epoch_rows",
+    "experiment_rows",
+    "final",
+    "measures_of",
+    "read_runs",
+]
+
+_FINAL = ("promoted", "rejected", "failed")
+_LONGEST_LIST = 30
+
+
+def measures_of(versions: Sequence[Version]) -> list[str]:
+    """Names of what was measured of any of them, click rate first."""
+    names = {
+        name for version in versions if version.manifest.validation for name in version.manifest.validation.measures
+    }
+    return sorted(names, key=lambda name: (name != "ctr", name))
+
+
+def comparison_rows(versions: Sequence[Version], measure: str) -> list[Row]:
+    """Each version's measure with its interval, and its yardsticks', as rows of a chart.
+
+    A yardstick was measured on the slates of its version; where several versions have it, the newest one's is shown.
+    """
+    rows: list[Row] = []
+    yardsticks: dict[str, Row] = {}
+    for version in versions:
+        validation = version.manifest.validation
+        if validation is None or measure not in validation.measures:
+            continue
+        rows.append(_interval_row(version.version_id, validation.measures[measure], version.status))
+        for name, measured in validation.yardsticks.items():
+            if measure in measured:
+                yardsticks[name] = _interval_row(name, measured[measure], "yardstick")
+    return rows + list(yardsticks.values())
+
+
+def _interval_row(name: str, interval: tuple[float, float, float], series: str) -> Row:
+    value, low, high = interval
+    return {"name": name, "value": value, "low": low, "high": high, "series": series}
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A retrain request, and all that was answered to it, oldest first."""
+
+    event: RetrainRequested
+    published: float
+    answers: tuple[Placed, ...]
+
+    @property
+    def outcome(self) -> ModelEvent | None:
+        """The answer that ends it; None while it is open."""
+        return next((one.record for one in self.answers if final(one.record)), None)
+
+
+def final(event: ModelEvent) -> bool:
+    """Nothing more follows on the request that it answers.
+
+    >>> final(ModelEvent("trained", "ease", "v", 0, "")), final(ModelEvent("rejected", "ease", "v", 0, "worse"))
+    (False, True)
+    """
+    return event.kind in _FINAL
+
+
+def asked(records: LiveRecords) -> list[Asked]:
+    """Requests with their answers, the newest first. One that was delivered twice is one."""
+    answers: dict[str, list[Placed]] = {}
+    for placed in records.recent(MODELS):
+        if placed.record.request is not None:
+            answers.setdefault(placed.record.request, []).append(placed)
+    requests: dict[str, Placed] = {}
+    for placed in records.recent(RETRAIN):
+        requests.setdefault(placed.record.id, placed)
+    newest = sorted(requests.values(), key=lambda placed: placed.published, reverse=True)[:_LONGEST_LIST]
+    return [Asked(one.record, one.published, tuple(answers.get(one.record.id, ()))) for one in newest]
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A folder that ``streamlens experiment`` wrote."""
+
+    name: str
+    folder: Path
+    about: dict[str, Any]
+
+
+def read_runs(folder: Path) -> list[Run]:
+    """All of them, the newest first; one that cannot be read is left out."""
+    paths = sorted(folder.glob(f"*/{EXPERIMENT_JSON}"), key=lambda path: path.stat().st_mtime, reverse=True)
+    runs = []
+    for path in paths[:_LONGEST_LIST]:
+        try:
+            runs.append(Run(path.parent.name, path.parent, read_experiment(path.parent)))
+        except DataError:
+            continue
+    return runs
+
+
+def experiment_rows(run: Run, measure: str) -> list[Row]:
+    """Each model's measure with its interval over users, one row for each seed."""
+    return [
+        _interval_row(
+            f"{outcome['model']}, seed {outcome['seed']}", tuple(outcome["measures"][measure]), outcome["model"]
+        )
+        for outcome in run.about.get("outcomes", [])
+        if measure in outcome.get("measures", {})
+    ]
+
+
+def epoch_rows(run: Run, column: str) -> list[Row]:
+    """``loss`` or ``validation`` of the last fit of each model and seed, by epoch; none where nothing has epochs."""
+    path = run.folder / "epochs.parquet"
+    if not path.exists():
+        return []
+    try:
+        table = pq.read_table(path)
+    except (OSError, pa.ArrowInvalid):
+        return []
+    last_fit: dict[tuple[str, int], int] = {}
+    rows = table.to_pylist()
+    for row in rows:
+        last_fit[row["model"], row["seed"]] = max(row["fit"], last_fit.get((row["model"], row["seed"]), row["fit"]))
+    return [
+        {"epoch": row["epoch"], "value": row[column], "series": f"{row['model']}, seed {row['seed']}"}
+        for row in rows
+        if row["fit"] == last_fit[row["model"], row["seed"]] and row[column] is not None
+    ]
