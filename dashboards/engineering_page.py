@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import html
 from collections.abc import Sequence
 
 import numpy as np
@@ -80,14 +81,7 @@ def _champion() -> None:
             return
         champion = next((one for one in versions if one.status == "champion"), None)
         counts = {status: sum(one.status == status for one in versions) for status in _STATUS}
-        tiles(
-            [
-                Tile("champion", "Champion", champion.manifest.kind if champion else "none", "", champion.version_id if champion else ""),
-                Tile("as_of", "Learnt before", day(champion.manifest.as_of) if champion else "-", "", _age_in_event_time(live, champion)),
-                Tile("learnt_from", "Learnt from", number(champion.manifest.n_ratings) if champion else "-", "ratings"),
-                Tile("challengers", "Challengers", str(counts["challenger"]), "", f"{counts['rejected']} rejected, {counts['retired']} retired"),
-            ]
-        )  # fmt: skip
+        tiles(_version_tiles(live, champion, counts))
         table(
             ["version", "status", "kind", "learnt before", "ratings", "CTR when validated", "trained in, s"],
             [
@@ -107,8 +101,22 @@ def _champion() -> None:
         )
 
 
-def _age_in_event_time(live: Live, champion: Version | None) -> str:
-    if champion is None or not live.event_time:
+def _version_tiles(live: Live, champion: Version | None, counts: dict[str, int]) -> list[Tile]:
+    others = f"{counts['rejected']} rejected, {counts['retired']} retired"
+    challengers = Tile("challengers", "Challengers", str(counts["challenger"]), "", others)
+    if champion is None:
+        return [Tile("champion", "Champion", "none"), challengers]
+    made = champion.manifest
+    return [
+        Tile("champion", "Champion", made.kind, "", champion.version_id),
+        Tile("as_of", "Learnt before", day(made.as_of), "", _age_in_event_time(live, champion)),
+        Tile("learnt_from", "Learnt from", number(made.n_ratings), "ratings", f"of {number(made.n_users)} users"),
+        challengers,
+    ]
+
+
+def _age_in_event_time(live: Live, champion: Version) -> str:
+    if not live.event_time:
         return ""
     return f"{(live.event_time - champion.manifest.as_of) / 86_400:,.0f} event days ago"
 
@@ -128,7 +136,8 @@ def _retrain() -> None:
     with st.container(border=True, key="panel_retrain"):
         title("Retrain by hand")
         note(
-            "Publishes a real event on the topic retrain. The trainer trains a challenger and promotes it only if it is better."
+            "Publishes a real event on the topic retrain. The trainer trains a challenger, and promotes it only "
+            "where it is better."
         )
         with st.form("retrain", border=False):
             kinds = _kinds(live)
@@ -190,9 +199,10 @@ def _request(one: Asked, now: float) -> None:
         if answer.kind == "promoted":
             what += f"; serves from {day(answer.event_time)}"
         steps.append([answer.kind, what, age_text(now - placed.published)])
+    became = outcome.kind if outcome else "open"
     st.html(
-        f'<div class="sl-bar" data-request="{one.event.id}" data-outcome="{outcome.kind if outcome else "open"}">{state}'
-        f"<b>{one.event.subject}</b><span>{data.severity}</span>"
+        f'<div class="sl-bar" data-request="{html.escape(one.event.id, quote=True)}" data-outcome="{became}">{state}'
+        f"<b>{html.escape(one.event.subject)}</b><span>{data.severity}</span>"
         f'<span class="sl-dim">event time {one.event.time:%Y-%m-%d}</span></div>'
     )
     table(["step", "what", "when"], steps, label=f"Request {one.event.id}")
@@ -262,8 +272,8 @@ def _importance() -> None:
             key="importance",
         )
         note(
-            f"{n_users} users; NDCG@10 {whole:.3f} with nothing shuffled. This version has learnt from that window too, "
-            "so the level is too good; the falls are what is told."
+            f"{n_users} users; NDCG@10 {whole:.3f} with nothing shuffled. This version has learnt from that window "
+            "too, so the level is too good; the falls are what is told."
         )
 
 
@@ -358,6 +368,9 @@ def _history() -> None:
             return
         table(
             ["at", "decision", "version", "before", "by", "why"],
-            [[one.at[:19].replace("T", " "), one.action, one.version_id, one.previous or "-", one.by, one.why] for one in reversed(entries[-40:])],
+            [
+                [one.at[:19].replace("T", " "), one.action, one.version_id, one.previous or "-", one.by, one.why]
+                for one in reversed(entries[-40:])
+            ],
             label="Audit trail",
-        )  # fmt: skip
+        )

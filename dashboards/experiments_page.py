@@ -14,14 +14,26 @@ from streams.events import FEEDBACK
 __all__ = ["experiments_page"]
 
 _CAVEAT = (
-    "**Read this before any figure.** The ratings were given years ago, and nobody saw these lists. A *click* means that a "
-    "user rated, later in the same session, a movie that the list happened to name: a hit rate of replayed history. Nobody "
-    "could be won over by a better list, so session length cannot differ between variants except by chance, and a true "
-    "click rate would be another number. Which variant names more of what people chose anyway is what these figures tell."
+    "**Read this before any figure.** The ratings were given years ago, and nobody saw these lists. A *click* means "
+    "that a user rated, later in the same session, a movie that the list happened to name: a hit rate of replayed "
+    "history. Nobody could be won over by a better list, so session length cannot differ between variants except by "
+    "chance, and a true click rate would be another number. Which variant names more of what people chose anyway is "
+    "what these figures tell."
 )
 _SIMULATED = (
-    "**Simulated users.** The clicks here are those of made-up users of a synthetic world, who click by a taste that the "
-    "program gave them. They show that the loop works; they say nothing about people."
+    "**Simulated users.** The clicks here are those of made-up users of a synthetic world, who click by a taste that "
+    "the program gave them. They show that the loop works; they say nothing about people."
+)
+_COLUMNS = (
+    "variant",
+    "slates",
+    "users",
+    "clicks",
+    "CTR, %",
+    "95 % interval",
+    "difference, points",
+    "verdict",
+    "ratings a session",
 )
 
 
@@ -58,21 +70,12 @@ def _variants() -> None:
     if any(one.simulated for one in variants):
         st.warning(_SIMULATED, icon=":material/smart_toy:")
     with panel("variants", "Variants, since feedback is kept here", at, now, stale_after_s=30.0):
-        tiles(
-            [
-                Tile(f"ctr_{one.name}", one.name, f"{100 * one.ctr.value:.2f}", "% CTR", f"{one.shown:,} shown to {one.n_users:,} users")
-                for one in variants
-            ]
-        )  # fmt: skip
-        table(
-            ["variant", "slates", "users", "clicks", "CTR, %", "95 % interval", f"against {control.name}, points", "verdict", "ratings a slate's session"],
-            [_row(one, control) for one in variants],
-            numbers=(1, 2, 3, 4),
-            label="Variants",
-        )  # fmt: skip
+        tiles([_tile(one) for one in variants])
+        table(_COLUMNS, [_row(one, control) for one in variants], numbers=(1, 2, 3, 4), label="Variants")
         note(
-            f"The last {len(records.feedback()[0]):,} slates. Intervals are bootstrapped over users, since what one user "
-            "clicks hangs together. They hold for one look: who looks every minute until one excludes zero will find one."
+            f"Of the last {sum(one.n_slates for one in variants):,} slates, differences from {control.name}. "
+            "Intervals are bootstrapped over users, since what one user clicks hangs together. They hold for one "
+            "look: who looks every minute until one excludes zero will find one."
         )
     with panel("ctr_time", "Click rate over event time", at, now, stale_after_s=30.0):
         if rows:
@@ -107,6 +110,11 @@ def _variants() -> None:
             height=110 + 26 * len(shown),
             key="ctr_intervals",
         )
+
+
+def _tile(one: Variant) -> Tile:
+    shown = f"{one.shown:,} shown to {one.n_users:,} users"
+    return Tile(f"ctr_{one.name}", one.name, f"{100 * one.ctr.value:.2f}", "% CTR", shown)
 
 
 def _row(one: Variant, control: Variant) -> list[str]:

@@ -21,6 +21,8 @@ from streams.events import ALERTS, Alert
 __all__ = [
     "HEARTBEAT_ROLES",
     "LagRow",
+    "Measure",
+    "ProcessRow",
     "Trend",
     "alert_marks",
     "alert_rows",

@@ -22,6 +22,7 @@ from dashboards.panels import (
 )
 from dashboards.production_figures import (
     Measure,
+    ProcessRow,
     alert_marks,
     alert_rows,
     drift_marks,
@@ -192,7 +193,7 @@ def _process_panel(live: Live) -> None:
             [
                 [
                     row.role,
-                    pill("up", "good") if now - row.at < STALE_S else pill(f"silent {age_text(now - row.at)}", "warn"),
+                    _state(row, live.store.ended, now),
                     f"{row.available:.1%}",
                     number(row.cpu, 2),
                     number(row.rss_mib),
@@ -206,6 +207,14 @@ def _process_panel(live: Live) -> None:
         files = live.store.files
         if files:
             note("on disk: " + ", ".join(f"{name} {size:,.1f} MiB" for name, size in files.items()))
+
+
+def _state(row: ProcessRow, ended: bool, now: float) -> str:
+    if now - row.at < STALE_S:
+        return pill("up", "good")
+    if row.role == "replayer" and ended:
+        return pill("done", "idle")
+    return pill(f"silent, {age_text(now - row.at)}", "warn")
 
 
 def _trend_panel(live: Live) -> None:
@@ -268,7 +277,8 @@ def _letter(live: Live, letter: DeadLetter) -> None:
     )
     st.code(letter.payload[:4_000], language="json", wrap_lines=True)
     note(
-        "Replayed as it is, it counts once, however often. To mend it first: streamlens deadletter replay --set FIELD=VALUE"
+        "Replayed as it is, it counts once, however often. "
+        "To mend it first: streamlens deadletter replay --set FIELD=VALUE"
     )
     force = st.checkbox("Publish even where its readers would refuse it again", key="force_letter")
     if st.button("Replay this record", icon=":material/replay:", key="replay_letter"):

@@ -178,9 +178,8 @@ def _rules(recommending: Recommending) -> tuple[str, Rules]:
     one, two, three, four, five = st.columns(5, gap="medium")
     with one:
         names = [CHAMPION, *sorted(variants.keys() - {CHAMPION})]
-        variant = st.selectbox(
-            "Model", names, key="variant", format_func=lambda v: f"champion ({variants.get(v, '-')})" if v == CHAMPION else v
-        )  # fmt: skip
+        shown = {name: f"champion ({variants.get(name, '-')})" if name == CHAMPION else name for name in names}
+        variant = st.selectbox("Model", names, key="variant", format_func=lambda name: shown.get(name, name))
     with two:
         diversity = st.slider(
             "Diversity", 0.0, 1.0, 0.0, 0.05, key="diversity", help="0: as scored. 1: as unlike as can be."

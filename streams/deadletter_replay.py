@@ -14,11 +14,11 @@ from enum import StrEnum
 import msgspec
 import numpy as np
 
-from streams.deadletter_fixes import Fix, NotMended, as_object
-from streams.deadletters import PlacedLetter, placed_letters
 from streams.batch import decode_ratings
 from streams.bus import Bus, Consumer
 from streams.control import parse_request
+from streams.deadletter_fixes import Fix, NotMended, as_object
+from streams.deadletters import PlacedLetter, placed_letters
 from streams.errors import OffsetOutOfRange
 from streams.events import CONTROL, DEADLETTER, RATINGS, DeadLetter
 from streams.records import RecordBatch, TopicPartition

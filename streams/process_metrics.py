@@ -30,9 +30,9 @@ log = structlog.get_logger(__name__)
 class ProcessMetrics:
     """Of this process; each call of :meth:`take` covers the time since the last.
 
-    ``process.cpu`` in cores, all threads together; ``process.rss_mib`` now (where the system only tells the most it ever
-    was: that); ``process.written_mib`` to disk since it started, absent where the system does not tell. Each with the
-    labels ``role`` and ``pid``.
+    ``process.cpu`` in cores, all threads together; ``process.rss_mib`` now (where the system only tells the most it
+    ever was: that); ``process.written_mib`` to disk since it started, absent where the system does not tell. Each with
+    the labels ``role`` and ``pid``.
     """
 
     def __init__(

@@ -22,9 +22,9 @@ import pytest
 
 from featurestore.reader import AppliedOffset, FeatureReader
 from featurestore.verify import VerifyReport, verify
-from streams.deadletters import placed_letters
 from streams.bus import open_bus
 from streams.dataset import open_dataset
+from streams.deadletters import placed_letters
 from streams.drift import read_ground_truth
 from streams.errors import StoreError
 from streams.events import CONTROL, RATINGS, Control

@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from models.registry import Registry, Version
+from streams.run import RunFolder
+from tests.dashboards.runs import add_version, finished, make_run, replay, work_until
+
+N_PUBLISHED = 3_800
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A run of which ``n`` ratings were published and applied, with a champion and a challenger."""
+
+    var: Path
+    run: RunFolder
+    n: int
+    champion: Version
+    challenger: Version
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
+    var = tmp_path_factory.mktemp("pages") / "var"
+    run = make_run(var)
+
+    async def fill() -> None:
+        await replay(run, 0, N_PUBLISHED)
+        await work_until(run, N_PUBLISHED)
+
+    finished(fill())
+    assert run.info.split is not None
+    cutoff = run.info.split.cutoff
+    champion = add_version(run, "ease", as_of=cutoff)
+    champion = Registry(run.path / "models").promote(champion, by="test", why="the first")
+    challenger = add_version(run, "popularity", as_of=cutoff)
+    return Prepared(var, run, N_PUBLISHED, champion, challenger)

@@ -1,0 +1,275 @@
+"""The figures behind the pages: pure functions of what was read."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import numpy as np
+import pytest
+
+from dashboards import charts
+from dashboards.engineering_page import window_of
+from dashboards.experiment_figures import control_of, difference, over_time, variants_of, wilson
+from dashboards.feature_importance import importances
+from dashboards.live_records import LiveRecords
+from dashboards.panels import age_text
+from dashboards.posters import poster, shelf_html
+from dashboards.production_figures import (
+    alert_rows,
+    availability,
+    lag_rows,
+    measures,
+    overview,
+    process_rows,
+    trending,
+)
+from dashboards.recommender import UserHistory, merged, shelves
+from dashboards.registry_figures import asked
+from dashboards.store_probe import StoreView
+from featurestore.features import History, PopularItem
+from models.bootstrap import Interval
+from models.interactions import Histories, Interactions
+from models.kinds import make_model
+from models.serving import Answer
+from models.side_features import SideFeatures
+from streams.dataset import Movie
+from streams.events import ALERTS, FEEDBACK, METRICS, MODELS, RETRAIN, Alert, Feedback, Metric, ModelEvent
+from streams.process_metrics import ProcessMetrics
+from streams.retrain import RetrainRequest, RetrainRequested
+from tests.dashboards.test_subscriber import batch
+
+MOVIES = {m: Movie(m, f"Movie {m} (199{m})", 1990 + m, ("Comedy",) if m % 2 else ("War", "Drama")) for m in range(8)}
+
+
+def records_of(**topics: list[object]) -> LiveRecords:
+    records = LiveRecords()
+    records.take([batch(topic, *values) for topic, values in topics.items()])
+    return records
+
+
+def test_tiles_show_the_newest_values_as_they_were_measured() -> None:
+    records = records_of(
+        **{
+            METRICS: [
+                Metric("features.ratings", 12_000.0, 1.0),
+                Metric("features.ratings", 12_345.0, 2.0),
+                Metric("features.latency_ms", 3.25, 2.0, {"quantile": "p50"}),
+                Metric("replay.published", 500.0, 2.0),
+                Metric("replay.total", 1_000.0, 2.0),
+            ]
+        }
+    )
+    shown = {tile.name: tile for tile in overview(records, StoreView())}
+    assert (shown["applied"].value, shown["applied"].note) == ("12,345", "50% of 1,000 published")
+    assert shown["latency"].value == "3.2"
+    assert shown["lag"].value == "-"
+
+
+def test_lag_is_what_is_published_and_not_applied() -> None:
+    rows = lag_rows({0: 10, 1: 5}, StoreView())
+    assert [(row.partition, row.lag) for row in rows] == [(0, None), (1, None)]
+
+
+@pytest.mark.parametrize(
+    ("beats", "now", "expected"),
+    [([], 100.0, 0.0), (list(range(100)), 100.0, 1.0), ([0.0], 50.0, 0.1), ([99.0], 100.0, 1.0)],
+)
+def test_availability_is_the_share_of_time_with_heartbeats(beats: list[float], now: float, expected: float) -> None:
+    assert availability(np.array(beats, float), now) == expected
+
+
+def test_a_restarted_process_is_one_row_with_the_gap_in_its_availability() -> None:
+    beats = [Metric("process.rss_mib", 100.0, float(t), {"role": "features", "pid": "1"}) for t in range(20)]
+    beats += [Metric("process.rss_mib", 90.0, float(t), {"role": "features", "pid": "2"}) for t in range(60, 80)]
+    cpu = Metric("process.cpu", 0.5, 79.0, {"role": "features", "pid": "2"})
+    (row,) = process_rows(records_of(**{METRICS: [*beats, cpu]}), now=80.0)
+    assert (row.pid, row.rss_mib, row.cpu, row.at) == ("2", 90.0, 0.5, 79.0)
+    assert row.available == 0.5
+
+
+def test_a_process_tells_what_it_costs() -> None:
+    wall, cpu = iter([0.0, 2.0]), iter([1.0, 2.0])
+    metrics = ProcessMetrics("features", wall_s=lambda: next(wall), cpu_s=lambda: next(cpu)).take({"replay.total": 7.0})
+    found = {metric.name: metric for metric in metrics}
+    assert found["process.cpu"].value == 0.5
+    assert found["process.rss_mib"].value > 1
+    assert (found["replay.total"].value, found["replay.total"].labels) == (7.0, {})
+    assert found["process.cpu"].labels["role"] == "features"
+
+
+def test_trends_tell_where_a_movie_was() -> None:
+    now = tuple(PopularItem(m, 10 - m, 4.0, 0.0) for m in (0, 1, 2))
+    before = tuple(PopularItem(m, 5, 4.0, 0.0) for m in (2, 0))
+    rows = trending(StoreView(popular=now, popular_before=before, movies=MOVIES))
+    assert [(row.title, row.moved, row.before) for row in rows] == [
+        ("Movie 0 (1990)", "▲ 1", 5),
+        ("Movie 1 (1991)", "new", 0),
+        ("Movie 2 (1992)", "▼ 2", 5),
+    ]
+
+
+def test_measures_have_their_thresholds_and_detectors_their_levels() -> None:
+    told = [
+        Metric("monitors.ctr", 0.03, 1.0, event_time=86_400),
+        Metric("monitors.ctr.baseline", 0.04, 1.0, event_time=86_400),
+        Metric("monitors.ctr.threshold", 0.034, 1.0, {"bound": "low"}, event_time=86_400),
+        Metric("monitors.closed", 86_400.0, 1.0),
+        Metric("monitors.detector.latest", 0.5, 1.0, {"detector": "ctr_drift"}, event_time=86_400),
+        Metric("monitors.detector.level", 0.1, 1.0, {"detector": "ctr_drift"}, event_time=86_400),
+        Metric("monitors.variant.ctr", 0.1, 1.0, {"variant": "a"}),
+    ]
+    found = {one.name: one for one in measures(records_of(**{METRICS: told}))}
+    assert set(found) == {"ctr", "ctr_drift"}
+    assert [name for name, _ in found["ctr"].others] == ["baseline", "low threshold"]
+    assert [name for name, _ in found["ctr_drift"].others] == ["level"]
+    table = charts.series_table([("value", found["ctr"].values), *found["ctr"].others], time="event")
+    assert table.column("value").to_pylist() == [0.03, 0.04, 0.034]
+    assert set(table.column("t").to_pylist()) == {86_400_000.0}
+
+
+def test_alerts_say_what_was_measured() -> None:
+    alert = Alert("ctr", "critical", "threshold", {"ctr": {"value": 0.02, "baseline": 0.03, "n": 2_531}}, 86_400)
+    (row,) = alert_rows(records_of(**{ALERTS: [alert]}), now=7.0)
+    assert row == ["1970-01-02", "ctr", "critical", "threshold", "0.02, baseline 0.03, n 2,531", "2.0 s ago"]
+
+
+def slate(i: int, variant: str, clicks: int, user_id: int) -> Feedback:
+    return Feedback(
+        f"s{i}", "s", user_id, variant, "v", 10, [1] * clicks, 5, 60, 86_400 * (1 + i), source="loop", event_id=i + 1
+    )
+
+
+def test_variants_are_summed_as_the_log_has_them() -> None:
+    slates: list[object] = [slate(i, "champion" if i % 2 else "ease", i % 3, i % 23) for i in range(300)]
+    rows, names = records_of(**{FEEDBACK: slates}).feedback()
+    found = {one.name: one for one in variants_of(rows, names)}
+    for name, parity in (("champion", 1), ("ease", 0)):
+        clicks = sum(i % 3 for i in range(300) if i % 2 == parity)
+        assert (found[name].clicks, found[name].shown, found[name].n_slates) == (clicks, 1_500, 150)
+        assert found[name].ctr.low < found[name].ctr.value == clicks / 1_500 < found[name].ctr.high
+    control = control_of(list(found.values()))
+    assert control is not None
+    assert control.name == "champion"
+    drawn = over_time(rows, names, bins=3)
+    assert sum(row["n"] for row in drawn) == 3_000
+    assert all(row["low"] <= row["value"] <= row["high"] for row in drawn)
+
+
+def test_intervals_of_a_difference_and_of_a_share() -> None:
+    apart = difference(Interval(0.05, 0.04, 0.06), Interval(0.03, 0.02, 0.04))
+    assert (apart.value, apart.low) == (pytest.approx(0.02), pytest.approx(0.02 - 0.01 * 2**0.5))
+    assert wilson(5, 10).low == pytest.approx(0.2366, abs=1e-4)
+    assert np.isnan(wilson(0, 0).value)
+
+
+def request(event_id: str) -> RetrainRequested:
+    why = RetrainRequest(reason="asked for", severity="schedule", asked_by="me", justification="because of this")
+    return RetrainRequested.of("ease", why, id=event_id, source="pages", time=datetime(2010, 1, 1, tzinfo=UTC))
+
+
+def test_requests_are_followed_to_their_end() -> None:
+    answers = [
+        ModelEvent("trained", "ease", "v2", 0, "challenger", request="1"),
+        ModelEvent("rejected", "ease", "v2", 0, "inconclusive", request="1"),
+        ModelEvent("promoted", "ease", "v9", 0, "the first"),
+    ]
+    found = asked(records_of(**{RETRAIN: [request("1"), request("1"), request("2")], MODELS: list(answers)}))
+    by_id = {one.event.id: one for one in found}
+    assert [placed.record.kind for placed in by_id["1"].answers] == ["trained", "rejected"]
+    assert by_id["1"].outcome == answers[1]
+    assert by_id["2"].outcome is None
+
+
+def history(*movies: int) -> History:
+    n = len(movies)
+    return History(np.arange(100, 100 + n), np.array(movies), np.full(n, 4.0), np.zeros(n, bool))
+
+
+def test_a_moment_splits_what_a_user_rated() -> None:
+    user = UserHistory.split(history(1, 2, 3, 4), 2)
+    assert (user.before.movie_id.tolist(), user.after.movie_id.tolist()) == ([1, 2], [3, 4])
+    assert len(UserHistory.split(history(), 5).after) == 0
+    assert UserHistory.split(history(1, 2), 0).before.movie_id.tolist() == [1, 2]
+
+
+def test_ratings_just_given_count_once_with_those_stored() -> None:
+    both = merged(history(1, 2), [(2, 1.0), (5, 5.0)], event_time=500)
+    assert dict(zip(both.movie_id.tolist(), both.rating.tolist(), strict=True)) == {1: 4.0, 2: 1.0, 5: 5.0}
+
+
+def test_shelves_are_parts_of_the_list() -> None:
+    answer = Answer("champion", "v", np.arange(8), np.arange(8, 0, -1).astype(np.float32), cold=False)
+    rows = shelves(answer, history(1, 3, 0), MOVIES, k=1)
+    assert [(row.title, [place for place, _ in row.movies]) for row in rows] == [("Top picks", [1])]
+    rows = shelves(answer, history(1, 3, 0), MOVIES, k=3)
+    assert [(row.title, [place for place, _ in row.movies]) for row in rows] == [
+        ("Top picks", [1, 2, 3]),
+        ("More Comedy", [4, 6, 8]),
+    ]
+    for row in rows:
+        assert all(answer.movie_ids[place - 1] == movie.movie_id for place, movie in row.movies)
+
+
+def test_posters_escape_what_data_says() -> None:
+    bad = Movie(3, '<script>alert("x")</script> (1999)', 1999, ("<b>",))
+    for made in (poster(bad, place=1), shelf_html("<i>", "<u>", [(1, bad)], {3})):
+        assert "<script>" not in made
+        assert "<b>" not in made
+        assert "<i>" not in made
+
+
+def test_importance_is_that_of_what_the_model_reads() -> None:
+    """Users like odd or even movies, whatever the stars and the order: only which movies matter to EASE."""
+    random = np.random.default_rng(0)
+    users, movies = [], []
+    for user in range(60):
+        liked = random.permutation(np.arange(user % 2, 40, 2))[:12]
+        users += [user] * 12
+        movies += liked.tolist()
+    times = list(range(len(users)))
+    ratings = Interactions(users, movies, random.integers(1, 6, len(users)), times)
+    model = make_model("ease", l2=5.0).fit(ratings, SideFeatures.none())
+    stored = [
+        History(np.arange(12), np.array(movies[12 * u : 12 * u + 12]), np.full(12, 4.0), np.zeros(12, bool))
+        for u in range(60)
+    ]
+    window = window_of(stored, 8, 12)
+    assert (len(window), len(window.movie_id)) == (60, 240)
+    whole, found = importances(model, window, SideFeatures.none())
+    assert whole > 0
+    assert found[0].name == "movies rated"
+    assert found[0].fall.low > 0
+    assert {one.name: one.fall.value for one in found}["order of ratings"] == pytest.approx(0, abs=0.02)
+
+
+def test_thinning_keeps_what_is_shown_and_the_end() -> None:
+    t = np.arange(1_000.0)
+    shown, _ = charts.thinned(t, t)
+    assert len(shown) <= 241
+    assert shown[-1] == 999
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        charts.wall_lines("a", "b"),
+        charts.event_lines("a", "b"),
+        charts.interval_band("a", "b"),
+        charts.intervals("a", "b"),
+        charts.bars("a", "b"),
+        charts.learning_curves("a", "b"),
+    ],
+)
+def test_every_axis_has_its_unit_and_every_chart_a_description(spec: dict[str, object]) -> None:
+    text = str(spec)
+    assert "'title': 'b'" in text
+    assert spec["description"]
+
+
+def test_ages_are_told_in_words_that_fit() -> None:
+    assert [age_text(s) for s in (-1, 9.94, 119, 121)] == ["0.0 s ago", "9.9 s ago", "119 s ago", "2 min ago"]
+
+
+def test_histories_that_are_empty_have_no_window() -> None:
+    assert len(window_of([history()], 0, 10)) == 0
+    assert isinstance(window_of([], 0, 10).before, Histories)
