@@ -149,7 +149,7 @@ def _retrain() -> None:
                 "Justification (required; kept in the audit trail)", key="retrain_why", max_chars=500,
                 placeholder="What did you see that the rules did not?",
             )  # fmt: skip
-            sent = st.form_submit_button("Ask for retraining", type="primary", icon=":material/model_training:")
+            sent = st.form_submit_button("Ask for retraining", icon=":material/model_training:")
         if sent:
             try:
                 event = request_retrain(live, model, why, asked_by=_who(), severity=severity or "schedule")

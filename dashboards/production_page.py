@@ -164,7 +164,7 @@ def _lag_panel(live: Live) -> None:
             note(f"store: {store.problem or 'looking'}")
         most = max(_FULL_BAR, *(row.lag or 0 for row in rows))
         table(
-            ["partition", "published", "applied", "lag", "", "event time"],
+            ["partition", "published", "applied", "lag", "of 100 or more", "event time"],
             [
                 [
                     str(row.partition),
@@ -225,7 +225,7 @@ def _trend_panel(live: Live) -> None:
             empty("Nothing rated yet", "The list comes from the feature store.", "streamlens worker")
             return
         table(
-            ["", "movie", "ratings", "before", "place"],
+            ["place", "movie", "ratings", "before", "moved"],
             [[str(row.place), row.title, number(row.n), number(row.before), row.moved] for row in rows],
             numbers=(2, 3, 4),
             label="Trending movies",
@@ -267,7 +267,7 @@ def _letter_label(by_origin: dict[str, DeadLetter], origin: str) -> str:
 
 def _letter(live: Live, letter: DeadLetter) -> None:
     table(
-        ["", ""],
+        ["dead letter", "what it says"],
         [
             ["reason", letter.reason],
             ["stood at", f"{letter.topic}, partition {letter.partition}, offset {letter.offset}"],

@@ -137,7 +137,7 @@ def _rate(live: Live, recommending: Recommending, user_id: int) -> None:
                     stars.append((movie_id, float(answer + 1)))
     ready = len(stars) >= _NEEDED
     label = "Publish, and see my list" if ready else f"{_NEEDED - len(stars)} more to go"
-    if st.button(label, type="primary", disabled=not ready, key="publish", icon=":material/send:"):
+    if st.button(label, disabled=not ready, key="publish", icon=":material/send:"):
         try:
             publish_ratings(live, user_id, stars)
         except StreamLensError as error:
@@ -189,7 +189,7 @@ def _rules(recommending: Recommending) -> tuple[str, Rules]:
     with four:
         genre = st.selectbox("Genre", ["none", *recommending.genres], key="genre")
     with five:
-        weight = st.slider("Genre weight", 0.0, 3.0, 1.0, 0.1, key="weight", disabled=genre == "none")
+        weight = 1.0 if genre == "none" else st.slider("Genre weight", 0.0, 3.0, 2.0, 0.1, key="weight")
     weights = ((genre, weight),) if genre != "none" and weight != 1.0 else ()
     return variant, Rules(weights, diversity, float(recency))
 

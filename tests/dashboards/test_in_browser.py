@@ -197,27 +197,26 @@ def test_figures_move_turn_stale_and_come_back_for_everybody(
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_a_page_is_sound_readable_and_quiet(browser: Browser, address: str, name: str) -> None:
-    for width, height, scheme in ((*WIDE, "light"), (*WIDE, "dark"), (*PHONE, "light")):
-        context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)  # type: ignore[arg-type]
-        page = context.new_page()
-        errors: list[str] = []
-        asked: list[str] = []
-        page.on("console", lambda said, errors=errors: errors.append(said.text) if said.type == "error" else None)  # type: ignore[misc]
-        page.on("pageerror", lambda error, errors=errors: errors.append(str(error)))  # type: ignore[misc]
-        page.on("request", lambda one, asked=asked: asked.append(one.url))  # type: ignore[misc]
+def test_a_page_is_sound_readable_and_quiet(page: Page, address: str, name: str) -> None:
+    errors: list[str] = []
+    asked: list[str] = []
+    page.on("console", lambda said: errors.append(said.text) if said.type == "error" else None)
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.on("request", lambda one: asked.append(one.url))
+    for (width, height), scheme in ((WIDE, "light"), (WIDE, "dark"), (PHONE, "light")):
+        page.set_viewport_size({"width": width, "height": height})
+        page.emulate_media(color_scheme="dark" if scheme == "dark" else "light")
         show(page, address, name)
-        page.locator("[data-panel], .sl-shelf, .sl-head").first.wait_for(timeout=20_000)
-        page.wait_for_load_state("networkidle")
+        page.locator("[data-panel], .sl-shelf").first.wait_for(timeout=20_000)
+        page.wait_for_timeout(1_000)  # charts are drawn after everything else
         assert page.locator('[data-testid="stException"]').count() == 0
         wider = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
         assert wider <= 0, f"{name} at {width} px is wider than the screen"
-        faults = [fault for fault in _faults(page) if fault["impact"] in ("serious", "critical")]
-        assert faults == []
+        if (width, height) == WIDE:
+            assert [fault for fault in _faults(page) if fault["impact"] in ("serious", "critical")] == []
         keep(page, f"{name}-{width}-{scheme}", width)
-        assert [text for text in errors if not _NOISE.search(text)] == []
-        assert [url for url in asked if not url.startswith((address, "ws", "data:", "blob:"))] == []
-        context.close()
+    assert [text for text in errors if not _NOISE.search(text)] == []
+    assert [url for url in asked if not url.startswith((address, "ws", "data:", "blob:"))] == []
 
 
 def _faults(page: Page) -> list[dict[str, Any]]:
