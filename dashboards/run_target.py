@@ -15,8 +15,9 @@ from streams.run import RunFolder, bus_url_of_run, current_run, open_run
 
 __all__ = ["ENVIRONMENT", "Pointer", "RunTarget", "find_run", "pointer_from_environment"]
 
-ENVIRONMENT = "STREAMLENS_PAGES"
-"""Variable with a :class:`Pointer` as JSON: how the command that starts the pages tells them what to show."""
+ENVIRONMENT = "_STREAMLENS_PAGES"
+"""Variable with a :class:`Pointer` as JSON: how the command that starts the pages tells them what to show.
+It is no setting, so it does not begin as these do."""
 
 
 class Pointer(msgspec.Struct, frozen=True):

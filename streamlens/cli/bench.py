@@ -31,6 +31,7 @@ class Benchmark(StrEnum):
     DRIFT = "drift"
     LOOP = "loop"
     RETRAIN = "retrain"
+    DASHBOARD = "dashboard"
 
 
 _NAMES = (
@@ -40,7 +41,8 @@ _NAMES = (
     "scaling (Kafka): two workers beside one; models: four trained and judged on 1 M ratings; "
     "serve: recommendations during ingest; drift: what detectors find, and how often they are wrong; "
     "loop: slates and feedback of a log, and how soon after a rating its slate is there; "
-    "retrain: from publishing a retrain event to a consumer outside having it."
+    "retrain: from publishing a retrain event to a consumer outside having it; "
+    "dashboard: the pages in Chromium, from published to visible, and what they cost."
 )
 
 _ON_KAFKA = (
@@ -72,6 +74,10 @@ def bench(
         str | None,
         typer.Option("--store", metavar="URL", help="A postgresql://USER@HOST:PORT/DATABASE (pipeline and scaling)."),
     ] = None,
+    soak: Annotated[
+        float | None,
+        typer.Option("--soak", min=0.1, metavar="MINUTES", help="Keep five pages open so long (dashboard)."),
+    ] = None,
     as_json: options.Json = False,
 ) -> None:
     """Measure throughput, latency or memory on this machine; half a minute to a few minutes each."""
@@ -89,6 +95,10 @@ def bench(
         if name not in (Benchmark.PIPELINE, Benchmark.SCALING):
             raise ConfigError(f"--store: expected pipeline or scaling, which write to PostgreSQL too, found {name}")
         given["store"] = store
+    if soak is not None:
+        if name != Benchmark.DASHBOARD:
+            raise ConfigError(f"--soak: expected dashboard, found {name}")
+        given["soak_minutes"] = soak
     figures = run(**given)
     if as_json:
         print_json(figures)

@@ -15,7 +15,9 @@ import streamlit as st
 from streamlit.testing.v1 import AppTest
 
 from dashboards.launch import APP, streamlit_arguments
+from dashboards.recommender import Recommending, merged
 from dashboards.run_target import ENVIRONMENT, Pointer, find_run
+from models.rules import Rules
 from streamlens.cli.app import run as streamlens
 from streams.run import RunFolder
 from tests.dashboards.conftest import Prepared
@@ -50,6 +52,10 @@ def page(name: str) -> AppTest:
         getattr(import_module(f"dashboards.{name}_page"), f"{name}_page")()
 
     return AppTest.from_function(script, args=(name,))
+
+
+def stored(prepared: Prepared) -> tuple[str, Path]:
+    return prepared.run.store_url, prepared.run.path / "models"
 
 
 def run_in(tmp_path: Path) -> RunFolder:
@@ -102,12 +108,27 @@ def test_a_request_without_a_reason_is_refused(prepared: Prepared, monkeypatch: 
 
 def test_an_unknown_user_gets_what_is_popular(prepared: Prepared, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(ENVIRONMENT, pointer_to(prepared.var))
+    recommending = Recommending(*stored(prepared))
+    assert recommending.variants() == {
+        "champion": prepared.champion.version_id,
+        prepared.challenger.version_id: prepared.challenger.version_id,
+    }
+    assert len(recommending.history(987_654_321)) == 0
+    listed = recommending.recommend(987_654_321, merged(recommending.history(987_654_321), [], 0), rules=Rules())
+    assert listed.answer.cold
+    assert recommending.explain(listed, int(listed.answer.movie_ids[0])) is None
+    recommending.close()
+
+
+def test_a_user_of_the_run_gets_shelves(prepared: Prepared, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(ENVIRONMENT, pointer_to(prepared.var))
     app = page("recommendations").run(timeout=20)
     assert not app.exception
     assert "Top picks" in html(app)
-    app.session_state["user"] = "987654321"
-    app.run(timeout=20)
-    assert "cold start" in html(app)
+    app.selectbox[1].select(app.selectbox[1].options[2]).run(timeout=20)
+    assert not app.exception
+    app.toggle[0].set_value(True).run(timeout=20)
+    assert "Really rated next" in html(app)
 
 
 def test_pages_follow_the_run_that_is_started_last(tmp_path: Path) -> None:
