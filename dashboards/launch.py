@@ -14,6 +14,7 @@ _OPTIONS = {
     "browser.gatherUsageStats": "false",
     "server.fileWatcherType": "none",
     "server.runOnSave": "false",
+    "runner.postScriptGC": "false",  # a whole collection after each rerun: a tenth of a second, every second, per page
     "client.toolbarMode": "minimal",
     "client.showErrorDetails": "none",
     "logger.level": "warning",

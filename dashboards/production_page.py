@@ -115,7 +115,7 @@ def _ask(live: Live, action: str, speed: float | None = None) -> None:
         st.toast(f"Asked the replayer: {action}{f' {speed:g}' if speed else ''}", icon=":material/send:")
 
 
-@st.fragment(run_every=1)
+@st.fragment(run_every=2)  # of a chart one sees no more each second, and drawing is what costs a browser most
 def _charts() -> None:
     live = _live()
     if live is None:
@@ -293,7 +293,7 @@ def _letter(live: Live, letter: DeadLetter) -> None:
             )
 
 
-@st.fragment(run_every=1)
+@st.fragment(run_every=2)
 def _monitors() -> None:
     live = _live()
     if live is None:
