@@ -11,7 +11,7 @@ from agents.beside import serve_beside
 from agents.lines_outbox import drain_lines, publish_lines
 from agents.loop import LoopIngest, create_loop_app, follow_waits
 from agents.loop_steps import Gate, LoopSteps
-from agents.loop_store import LoopWriter, loop_url
+from agents.loop_store import LOOP, LoopWriter, loop_url
 from agents.loop_telemetry import LoopMetrics
 from agents.serving_plan import ServingPlan
 from agents.store_app import follow_store
@@ -19,6 +19,7 @@ from agents.telemetry import publish_metrics
 from agents.variants import CHAMPION, Experiment, Variant
 from streams.bus import open_bus
 from streams.errors import BusError, StoreUnavailable
+from streams.process_metrics import publish_process
 from streams.topics import run_topics
 
 __all__ = ["LoopOptions", "LoopWorker"]
@@ -81,6 +82,7 @@ class LoopWorker:
                     publish_metrics(bus, self.metrics),
                     follow_waits(app, self.ingest),
                     follow_store(app, self.ingest),
+                    publish_process(bus, LOOP),
                 )
 
                 async def finish() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from agents.beside import serve_beside
 from agents.foresight import Foresight, RatingModel
+from agents.monitor_events import MONITORS
 from agents.monitor_ingest import MonitorIngest, MonitorSettings
 from agents.monitor_telemetry import MonitorMetrics, publish_monitor_metrics
 from agents.monitors import create_monitors_app, keep_monitors
@@ -16,6 +17,7 @@ from agents.outbox import drain_outbox, publish_outbox
 from agents.version_facts import VersionFacts
 from streams.bus import open_bus
 from streams.errors import BusError, StoreError
+from streams.process_metrics import publish_process
 from streams.topics import run_topics
 
 __all__ = ["MonitorsOptions", "MonitorsWorker"]
@@ -70,6 +72,7 @@ class MonitorsWorker:
                     publish_outbox(bus, self.ingest, poll_s=0.05),
                     publish_monitor_metrics(bus, self.metrics),
                     keep_monitors(app, self.ingest),
+                    publish_process(bus, MONITORS),
                 )
 
                 async def finish() -> None:

@@ -26,6 +26,7 @@ from streams.delivery import batched_topic
 from streams.errors import BusError, BusUnavailable, StoreUnavailable
 from streams.events import RETRAIN
 from streams.gather import gather_batches
+from streams.process_metrics import publish_process
 from streams.records import TopicPartition
 from streams.topics import run_topics
 
@@ -57,14 +58,16 @@ class Trainer:
                 app = create_trainer_app(bus, self.store, self.thread)
                 supervising = asyncio.create_task(or_stop(self.supervisor.run(), stopping))
                 publishing = asyncio.create_task(or_stop(publish_outbox(bus, self), stopping))
+                telling = asyncio.create_task(or_stop(publish_process(bus, TRAINER), stopping))
                 draining = asyncio.Event()
                 ordering = asyncio.create_task(_after(supervising, stopping, draining))
                 try:
                     await app.serve(draining)
                 finally:
-                    for task in (supervising, publishing, ordering):
+                    beside = (supervising, publishing, telling, ordering)
+                    for task in beside:
                         task.cancel()
-                    ended = await asyncio.gather(supervising, publishing, ordering, return_exceptions=True)
+                    ended = await asyncio.gather(*beside, return_exceptions=True)
                     with suppress(BusError, StoreUnavailable):  # what is left goes out with the next trainer
                         await drain_outbox(bus, self)
                 for error in ended:
