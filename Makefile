@@ -9,10 +9,10 @@ PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(VENV)/bin/python -m pip
 BENCHMARKS := pipeline replay latency store memory snapshot verify models serve drift loop retrain
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format bench results picture recording lock clean
+.PHONY: help setup demo test check format bench results picture screenshots recording lock clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(STAMP) ## install into .venv, once
 
@@ -42,6 +42,9 @@ results: $(TRAIN) ## measure the models and write docs/results.md: an hour, goes
 
 picture: $(STAMP) ## record docs/images/demo.svg from a demo
 	@$(VENV)/bin/python docs/record_demo.py
+
+screenshots: $(TRAIN) ## take docs/images/*.png of the live pages from a demo
+	@$(VENV)/bin/python docs/record_pages.py
 
 recording: $(STAMP) ## record streams/mini_stream.jsonl, the stream that tests are given
 	@$(VENV)/bin/python docs/record_stream.py

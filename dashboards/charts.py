@@ -157,7 +157,7 @@ def intervals(title: str, unit: str) -> Spec:
     """A point and its interval for each name; columns name, value, low, high, series."""
     color, _ = _series(False)
     base = alt.Chart(alt.NamedData("live")).encode(
-        y=alt.Y("name:N", title=None, sort=None, axis=alt.Axis(labelLimit=220))
+        y=alt.Y("name:N", title=None, sort=None, axis=alt.Axis(labelLimit=320))
     )
     span = base.mark_rule(strokeWidth=2.5).encode(
         x=alt.X("low:Q", title=unit, scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=5)),

@@ -316,7 +316,7 @@ def _runs() -> None:
             empty(
                 "No run yet",
                 "Runs of the experiment command stand here.",
-                "streamlens experiment --model ease --model vae",
+                "streamlens experiment --models ease,vae",
             )
             return
         by_name = {run.name: run for run in runs}

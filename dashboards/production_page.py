@@ -212,7 +212,7 @@ def _process_panel(live: Live) -> None:
 def _state(row: ProcessRow, ended: bool, now: float) -> str:
     if now - row.at < STALE_S:
         return pill("up", "good")
-    if row.role == "replayer" and ended:
+    if ended:
         return pill("done", "idle")
     return pill(f"silent, {age_text(now - row.at)}", "warn")
 

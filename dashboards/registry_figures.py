@@ -49,6 +49,7 @@ def comparison_rows(versions: Sequence[Version], measure: str) -> list[Row]:
     """
     rows: list[Row] = []
     yardsticks: dict[str, Row] = {}
+    ids = {version.version_id for version in versions}
     for version in versions:
         validation = version.manifest.validation
         if validation is None or measure not in validation.measures:
@@ -56,7 +57,8 @@ def comparison_rows(versions: Sequence[Version], measure: str) -> list[Row]:
         rows.append(_interval_row(version.version_id, validation.measures[measure], version.status))
         for name, measured in validation.yardsticks.items():
             if measure in measured:
-                yardsticks[name] = _interval_row(name, measured[measure], "yardstick")
+                shown = f"{name} on slates of {version.version_id}" if name in ids else name
+                yardsticks[name] = _interval_row(shown, measured[measure], "yardstick")
     return rows + list(yardsticks.values())
 
 

@@ -85,17 +85,24 @@ def _written_mib() -> float | None:
 async def publish_process(
     bus: Bus, role: str, *, every_s: float = 1.0, beside: Callable[[], Mapping[str, float]] = dict
 ) -> None:
-    """Publish until cancelled. Metrics that the bus refuses are gone: the next ones say the same, newer.
+    """Publish until cancelled, then once more. Metrics that the bus refuses are gone: the next ones say the same.
 
     beside: names and values of other metrics that go out with these.
     """
     metrics = ProcessMetrics(role)
-    while True:
-        await asyncio.sleep(every_s)
-        try:
-            async with bus.producer() as producer:
-                for metric in metrics.take(beside()):
-                    await producer.send(METRICS, msgspec.json.encode(metric), key=metric.name.encode())
-                await producer.flush()
-        except BusError as error:
-            log.warning("process metrics not published", error=str(error))
+    try:
+        while True:
+            await asyncio.sleep(every_s)
+            await _publish(bus, metrics.take(beside()))
+    finally:
+        await _publish(bus, metrics.take(beside()))
+
+
+async def _publish(bus: Bus, metrics: list[Metric]) -> None:
+    try:
+        async with bus.producer() as producer:
+            for metric in metrics:
+                await producer.send(METRICS, msgspec.json.encode(metric), key=metric.name.encode())
+            await producer.flush()
+    except BusError as error:
+        log.warning("process metrics not published", error=str(error))
