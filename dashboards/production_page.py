@@ -74,7 +74,7 @@ def _live() -> Live | None:
     return None if isinstance(live, NoRun) else live
 
 
-@st.fragment(run_every=1)
+@st.fragment(run_every=0.5)
 def _figures() -> None:
     live = _live()
     if live is None:
