@@ -310,7 +310,7 @@ def _runs() -> None:
     if live is None:
         return
     with st.container(border=True, key="panel_runs"):
-        title("Experiment runs", str(live.target.experiments))
+        title("Experiment runs", f".../{live.target.experiments.name}")
         runs = read_runs(live.target.experiments)
         if not runs:
             empty(
