@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-__all__ = ["APP", "is_installed", "streamlit_arguments"]
+from streams.errors import ConfigError
+
+__all__ = ["APP", "free_port", "is_installed", "streamlit_arguments"]
 
 APP = Path(__file__).parent / "app.py"
+
+_PORT = 8501
+_PORTS_TRIED = 20
 
 _OPTIONS = {
     "browser.gatherUsageStats": "false",
@@ -49,3 +55,19 @@ def streamlit_arguments(host: str, port: int, *, browser: bool) -> Sequence[str]
         "server.headless": "false" if browser else "true",
     }
     return ["run", str(APP), *(f"--{name}={value}" for name, value in options.items())]
+
+
+def free_port(host: str, wanted: int | None = None) -> int:
+    """A port that is free: the one that is wanted, or the first from 8501 on. Raises ConfigError."""
+    problem: OSError | None = None
+    for port in [wanted] if wanted is not None else range(_PORT, _PORT + _PORTS_TRIED):
+        try:
+            family = socket.AF_INET6 if ":" in host else socket.AF_INET
+            with socket.socket(family) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind((host, port))
+                found: int = probe.getsockname()[1]
+                return found
+        except OSError as error:
+            problem = error
+    raise ConfigError(f"dashboard: expected a free port on {host}, found none ({problem}); give --port or --host")

@@ -325,7 +325,7 @@ def _monitors() -> None:
     closed = records.latest("monitors.closed")
     with panel("monitors", "Measures and drift detectors, by event day", closed.at if closed else None, now):
         note(
-            "Thresholds are those of agents/thresholds.toml. Triangles: alerts. "
+            "Thresholds are those that the monitors go by. Triangles: alerts. "
             + (
                 "Upright purple lines: drift that was injected, the truth."
                 if live.target.drift

@@ -141,11 +141,17 @@ class _Watch:
 
 
 async def run_demo(
-    prepared: PreparedReplay, settings: Settings, stopping: asyncio.Event, show: Callable[[DemoProgress], None]
+    prepared: PreparedReplay,
+    settings: Settings,
+    stopping: asyncio.Event,
+    show: Callable[[DemoProgress], None],
+    *,
+    pages_port: int | None = None,
 ) -> DemoSummary | None:
     """Replay ``prepared`` with the closed loop on it until its end, or until ``stopping`` is set; then verify.
 
-    settings: those of the loop, see :func:`streamlens.demo_loop.loop_settings`. None where it was stopped before there
+    settings: those of the loop, see :func:`streamlens.demo_loop.loop_settings`. pages_port: where the live pages are
+    served meanwhile, None for nowhere. None where it was stopped before there
     was a store, so that nothing can be said of it. Raises ChildFailed with what a process said that ended early.
     """
     with announced(
@@ -153,7 +159,10 @@ async def run_demo(
     ):  # before there is a log: a worker that waits for one shall leave it to us
         twin = CleanTwin.of(prepared, settings)
         try:
-            return await _replay_and_verify(prepared, settings, twin, stopping, show)
+            async with AsyncExitStack() as beside:
+                if pages_port is not None:
+                    await beside.enter_async_context(_pages(prepared, pages_port))
+                return await _replay_and_verify(prepared, settings, twin, stopping, show)
         finally:
             twin.give_up()
 
@@ -202,6 +211,13 @@ async def _replay_and_verify(
         popular_a_year_ago=before,
         story=story,
     )
+
+
+def _pages(prepared: PreparedReplay, port: int) -> AbstractAsyncContextManager[Child]:
+    """Nobody looks after it: the demo is whole without."""
+    run = prepared.run
+    command = ("dashboard", "--no-browser", "--port", str(port), "--run", run.run_id)
+    return running("pages", run.path / "pages.log", *command)
 
 
 def _children(prepared: PreparedReplay, settings: Settings) -> list[AbstractAsyncContextManager[Child]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import sys
 import threading
 from typing import Annotated
@@ -13,9 +12,6 @@ import typer
 from streamlens.cli import options
 
 __all__ = ["register"]
-
-_PORT = 8501
-_PORTS_TRIED = 20
 
 
 def register(app: typer.Typer) -> None:
@@ -42,7 +38,7 @@ def dashboard(
     """
     import msgspec
 
-    from dashboards.launch import is_installed, streamlit_arguments
+    from dashboards.launch import free_port, is_installed, streamlit_arguments
     from dashboards.run_target import ENVIRONMENT, Pointer
     from streamlens.logs import configure_logs
     from streamlens.settings import load_settings
@@ -58,7 +54,7 @@ def dashboard(
     pointer = Pointer(str(settings.var.resolve()), run, settings.bus, settings.store)
     os.environ[ENVIRONMENT] = msgspec.json.encode(pointer).decode()
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # beside ingest, BLAS threads wait for each other
-    chosen = _port(host, port)
+    chosen = free_port(host, port)
     shown = f"[{host}]" if ":" in host else host
     typer.echo(f"pages at http://{shown}:{chosen}; Ctrl-C ends them")
     sys.stdout.flush()
@@ -67,25 +63,6 @@ def dashboard(
     from streamlit.web.cli import main
 
     main(streamlit_arguments(host, chosen, browser=not no_browser), prog_name="streamlit", standalone_mode=False)
-
-
-def _port(host: str, wanted: int | None) -> int:
-    """A port that is free: the one that is wanted, or the first from 8501 on. Raises ConfigError."""
-    from streams.errors import ConfigError
-
-    tried = [wanted] if wanted is not None else range(_PORT, _PORT + _PORTS_TRIED)
-    problem: OSError | None = None
-    for port in tried:
-        try:
-            family = socket.AF_INET6 if ":" in host else socket.AF_INET
-            with socket.socket(family) as probe:
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                probe.bind((host, port))
-                found: int = probe.getsockname()[1]
-                return found
-        except OSError as error:
-            problem = error
-    raise ConfigError(f"dashboard: expected a free port on {host}, found none ({problem}); give --port or --host")
 
 
 def _end_with_parent() -> None:

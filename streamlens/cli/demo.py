@@ -43,10 +43,12 @@ def demo(
     data: Annotated[str | None, typer.Option("--data", help="A MovieLens folder, or synthetic.")] = None,
     rate: Annotated[float, typer.Option("--rate", help="Live events per second.")] = 700.0,
     limit: Annotated[int | None, typer.Option("--limit", metavar="N", help="At most N live ratings.")] = None,
+    pages: Annotated[bool, typer.Option("--pages/--no-pages", help="Serve the live pages meanwhile.")] = True,
     drift: Annotated[str | None, typer.Option("--drift", metavar="KIND@WEEK:STRENGTH|none", help=_DRIFT)] = None,
 ) -> None:
     """Replay MovieLens live through the closed loop, watch it, and verify what came out; a minute or two."""
     with suppress(KeyboardInterrupt):  # Ctrl-C before there is anything to drain
+        from dashboards.launch import free_port, is_installed
         from streamlens.demo import run_demo
         from streamlens.demo_loop import DRIFT, loop_settings
         from streamlens.logs import configure_logs
@@ -61,8 +63,11 @@ def demo(
         configure_logs(settings.log)
         prepared = prepare_run(settings, new_run=True, limit=limit)
         typer.echo(prepared.describe())
+        port = free_port("127.0.0.1") if pages and is_installed() else None
+        if port is not None:
+            typer.echo(f"watch it at http://127.0.0.1:{port} while it runs; afterwards `streamlens dashboard`")
         with _live_table() as show:
-            summary = run_until_signal(lambda stopping: run_demo(prepared, settings, stopping, show))
+            summary = run_until_signal(lambda stopping: run_demo(prepared, settings, stopping, show, pages_port=port))
         if summary is None:
             typer.echo("stopped before anything was stored")
             return
@@ -148,6 +153,7 @@ def print_summary(summary: DemoSummary, prepared: PreparedReplay) -> None:
     print_story(summary.story)
     _print_popular(summary, prepared)
     heading("try next:")
+    typer.echo("  streamlens dashboard                       the live pages")
     typer.echo("  streamlens status                          how the run stands")
     if summary.popular:
         typer.echo(f"  streamlens features item {summary.popular[0].movie_id:<17} windows of the most popular movie")

@@ -380,7 +380,7 @@ def test_demo_without_a_terminal_ends_by_itself_with_a_summary(dataset: str) -> 
 
 
 def test_demo_stops_with_its_children_on_a_signal(dataset: str) -> None:
-    with background("demo", "--data", dataset, "--rate", "20") as demo:
+    with background("demo", "--data", dataset, "--rate", "20", "--no-pages") as demo:
         wait_for(lambda: applied() > 0, demo)
         demo.send_signal(signal.SIGINT)
         out, err = demo.communicate(timeout=DEADLINE_S)
@@ -391,7 +391,7 @@ def test_demo_stops_with_its_children_on_a_signal(dataset: str) -> None:
 
 
 def test_a_demo_that_is_stopped_before_there_is_a_store_ends_well(dataset: str) -> None:
-    with background("demo", "--data", dataset, "--rate", "20") as demo:
+    with background("demo", "--data", dataset, "--rate", "20", "--no-pages") as demo:
         wait_for(lambda: any(Path("var/runs").glob("*/bus.db")), demo)
         demo.send_signal(signal.SIGINT)
         out, err = demo.communicate(timeout=DEADLINE_S)
@@ -400,7 +400,7 @@ def test_a_demo_that_is_stopped_before_there_is_a_store_ends_well(dataset: str) 
 
 
 def test_a_killed_demo_takes_its_children_along(dataset: str) -> None:
-    with background("demo", "--data", dataset, "--rate", "20") as demo:
+    with background("demo", "--data", dataset, "--rate", "20", "--no-pages") as demo:
         wait_for(lambda: applied() > 0, demo)
         found = as_json("status")
         assert None not in at_work()
@@ -421,6 +421,6 @@ def at_work() -> tuple[int | None, int | None]:
 
 def test_the_demo_says_why_a_child_failed(dataset: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STREAMLENS_STORE", "mysql://nowhere/features")
-    done = streamlens("demo", "--data", dataset)
+    done = streamlens("demo", "--data", dataset, "--no-pages")
     assert done.returncode == 2
     assert "store URL" in done.stderr
