@@ -20,7 +20,7 @@ from featurestore.reader import FeatureReader, LoggedHistories
 from streams.errors import StoreError, StoreMissing, StoreUnavailable
 from streams.events import RATINGS
 
-__all__ = ["Features", "Progress", "needed_boundary", "read_progress", "waits_for"]
+__all__ = ["Features", "Progress", "ProgressReader", "needed_boundary", "read_progress", "waits_for"]
 
 FEATURES_AGENT = "features"
 _FINAL = ("promoted", "rejected", "failed", "done")
@@ -83,30 +83,88 @@ _MONITORS, _TRAINER = _tables("monitor", "requests"), _tables("jobs")
 
 
 def read_progress(store_url: str) -> Progress:
-    """Of the monitors and the trainer beside the store; what has no store, or one that is just being made, has done
-    nothing. Raises StoreUnavailable where one cannot be read for now.
+    """Of the monitors and the trainer beside the store, as :class:`ProgressReader` has it."""
+    with closing(ProgressReader(store_url)) as reader:
+        return reader.read()
+
+
+class ProgressReader:
+    """Monitors and trainer beside the store at ``store_url``; what has no store, or one that is just being made, has
+    done nothing. One that did not change costs no query. Not thread-safe.
     """
-    # Requests first: an answer that is read later may be newer, a request may not.
-    closed: int | None = None
-    requests: list[tuple[str, int]] = []
-    with suppress(StoreMissing), closing(_open(store_url, "monitors", _MONITORS)) as database, database.snapshot():
-        rows = database.rows("SELECT closed FROM monitor")
-        closed = int(rows[0][0]) if rows else None
-        requests = database.rows("SELECT id, due FROM requests")
-    jobs: list[tuple[str, str, int, str]] = []
-    with suppress(StoreMissing), closing(_open(store_url, "trainer", _TRAINER)) as database:
-        jobs = database.rows("SELECT id, kind, due, state FROM jobs")
-    final = {job_id for job_id, _, _, state in jobs if state in _FINAL}
-    initial = [state for _, kind, _, state in jobs if kind == "initial"]
-    due = {request_id: due for request_id, due in requests if request_id not in final}
-    due |= {job_id: due for job_id, kind, due, state in jobs if kind != "initial" and state not in _FINAL}
-    asked = min(due, key=lambda request_id: (due[request_id], request_id), default="")
-    return Progress(closed, initial[0] if initial else None, due.get(asked), asked)
+
+    def __init__(self, store_url: str) -> None:
+        self._monitors = _Beside(store_url, "monitors", _MONITORS)
+        self._trainer = _Beside(store_url, "trainer", _TRAINER)
+        self._seen: tuple[int | None, int | None] = (None, None)
+        self._found = Progress()
+
+    def read(self) -> Progress:
+        """Raises StoreUnavailable where one cannot be read for now."""
+        try:
+            seen = (self._monitors.changes(), self._trainer.changes())  # before the reads: what comes later is new
+            if None in seen or seen != self._seen:
+                self._found, self._seen = self._read(), seen
+        except BaseException:
+            self.close()
+            raise
+        return self._found
+
+    def _read(self) -> Progress:
+        # Requests first: an answer that is read later may be newer, a request may not.
+        closed: int | None = None
+        requests: list[tuple[str, int]] = []
+        if (monitors := self._monitors.database) is not None:
+            with monitors.snapshot():
+                rows = monitors.rows("SELECT closed FROM monitor")
+                closed = int(rows[0][0]) if rows else None
+                requests = monitors.rows("SELECT id, due FROM requests")
+        jobs: list[tuple[str, str, int, str]] = []
+        if (trainer := self._trainer.database) is not None:
+            jobs = trainer.rows("SELECT id, kind, due, state FROM jobs")
+        final = {job_id for job_id, _, _, state in jobs if state in _FINAL}
+        initial = [state for _, kind, _, state in jobs if kind == "initial"]
+        due = {request_id: due for request_id, due in requests if request_id not in final}
+        due |= {job_id: due for job_id, kind, due, state in jobs if kind != "initial" and state not in _FINAL}
+        asked = min(due, key=lambda request_id: (due[request_id], request_id), default="")
+        return Progress(closed, initial[0] if initial else None, due.get(asked), asked)
+
+    def close(self) -> None:
+        self._monitors.close()
+        self._trainer.close()
+        self._seen = (None, None)
 
 
-def _open(store_url: str, name: str, tables: MetaData) -> Database:
-    missing = StoreMissing(f"{name}: not there yet")
-    return open_tables(url_beside(store_url, name), tables, what=name, repair="start its worker", missing=missing)
+class _Beside:
+    """Another agent's store, opened once it is there, and anew where it was."""
+
+    def __init__(self, store_url: str, name: str, tables: MetaData) -> None:
+        self._url = url_beside(store_url, name)
+        self._name = name
+        self._tables = tables
+        self.database: Database | None = None
+
+    def changes(self) -> int | None:
+        """None where it was opened just now, is not there, or cannot tell."""
+        if self.database is not None:
+            try:
+                return self.database.changes()
+            except StoreUnavailable:
+                raise
+            except StoreError:  # removed, or replaced by another
+                self.close()
+        with suppress(StoreMissing):
+            missing = StoreMissing(f"{self._name}: not there yet")
+            self.database = open_tables(
+                self._url, self._tables, what=self._name, repair="start its worker", missing=missing
+            )
+            self.database.hold_identity()
+        return None
+
+    def close(self) -> None:
+        if self.database is not None:
+            self.database.close()
+            self.database = None
 
 
 class Features:

@@ -88,14 +88,25 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Progress(msgspec.Struct, frozen=True, kw_only=True):
-    """How far the features are. closed: boundary of the partition that is last. ended: the run is, everywhere."""
+    """How far the features are, and the monitors. closed: boundary of the partition that is last. ended: the run is,
+    everywhere. monitored: event time up to which the monitors have decided, None where there are none.
+    monitors_ended: they have closed the end of the run. asked: the ids of what they asked for.
+    """
 
     closed: int
     ended: bool
+    monitored: int | None = None
+    monitors_ended: bool = False
+    asked: frozenset[str] = frozenset()
 
     def settled(self, lateness_s: int) -> int:
         """Before this event time no rating is still to come, but late ones."""
         return self.closed if self.ended else self.closed - lateness_s
+
+    def decided(self, lateness_s: int) -> int:
+        """Before this event time the monitors, too, ask for nothing any more."""
+        settled = self.settled(lateness_s)
+        return settled if self.monitored is None else min(settled, self.monitored)
 
 
 def initial_job(run_id: str, champion: str, training_end: int) -> Job:
@@ -184,15 +195,18 @@ def _counted_to(job: Job, moment: int, train_delay_s: int) -> Job:
     return msgspec.structs.replace(job, event_time=moment, due=earliest + train_delay_s)
 
 
-def next_job(jobs: Iterable[Job], settled: int) -> Job | None:
+def next_job(jobs: Iterable[Job], settled: int, decided: int | None = None) -> Job | None:
     """The job to run now: of those queued whose event time is settled, the earliest.
 
-    None while one is running. Shadow jobs were counted up to ``settled``: none becomes ready as of an earlier time.
+    decided: event time before which no other job can come any more, by default as settled; the initial job does not
+    wait for it. So jobs run in event time, however far features are ahead of the monitors. None while one runs.
+    Shadow jobs were counted up to ``decided``: none becomes ready as of an earlier time.
     """
+    decided = settled if decided is None else min(decided, settled)
     open_jobs = [job for job in jobs if job.state not in FINAL]
     if any(job.state == "running" for job in open_jobs):
         return None
-    fit = [job for job in open_jobs if job.ready and job.event_time <= settled]
+    fit = [job for job in open_jobs if job.ready and job.event_time <= (settled if job.kind == "initial" else decided)]
     return min(fit, key=lambda job: (job.event_time, job.number, job.id), default=None)
 
 

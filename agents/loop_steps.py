@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from agents.alignment import Features, Progress, needed_boundary, read_progress, waits_for
+from agents.alignment import Features, Progress, ProgressReader, needed_boundary, waits_for
 from agents.backlog import Backlog, Taken, Waiting, pass_times
 from agents.lines import Lines
 from agents.loop_stats import LoopStats
@@ -89,6 +89,7 @@ class LoopSteps:
         gate: Gate,
         *,
         progress: Callable[[], Progress],
+        close_progress: Callable[[], None] = lambda: None,
         run_id: str = "",
         records_at_once: int = 10_000,
         tells_feedback: bool = True,
@@ -100,6 +101,7 @@ class LoopSteps:
         self._features = features
         self._plan = plan
         self._progress = progress
+        self._close_progress = close_progress
         self._run_id = run_id
         self._records_at_once = records_at_once
         self._tells_feedback = tells_feedback
@@ -119,12 +121,14 @@ class LoopSteps:
         tells_feedback: bool = True,
     ) -> LoopSteps:
         """Beside the feature store at ``store_url``, and the stores of monitors and trainer there."""
+        progress = ProgressReader(store_url)
         return cls(
             writer,
             Features(store_url),
             plan,
             gate,
-            progress=lambda: read_progress(store_url),
+            progress=progress.read,
+            close_progress=progress.close,
             run_id=run_id,
             records_at_once=records_at_once,
             tells_feedback=tells_feedback,
@@ -151,6 +155,7 @@ class LoopSteps:
 
     def close(self) -> None:
         self._features.close()
+        self._close_progress()
         self.writer.close()
 
     def offer(self, batches: Iterable[RecordBatch]) -> None:

@@ -20,11 +20,13 @@ from featurestore import schema
 from featurestore.database import Database, drop_schema, open_tables, store_label, url_beside
 from featurestore.sqlite import database_path, remove_store
 from streams.errors import StoreMissing
+from streams.events import RATINGS
 from streams.postgres_url import is_postgres
 
 __all__ = [
     "REBUILD",
     "ClosedFigures",
+    "Decided",
     "Progress",
     "Request",
     "VariantFigures",
@@ -33,6 +35,7 @@ __all__ = [
     "monitors_url",
     "open_monitors",
     "read_closed",
+    "read_decided",
     "read_figures",
     "read_requests",
     "read_state",
@@ -93,6 +96,14 @@ class Progress:
 
     closed: int
     state: bytes | None
+
+
+class Decided(NamedTuple):
+    """closed: event time up to which all is decided. ended: that is the run's end. asked: ids of retrain events."""
+
+    closed: int
+    ended: bool
+    asked: frozenset[str]
 
 
 class VariantFigures(msgspec.Struct, frozen=True):
@@ -192,6 +203,19 @@ def read_closed(store_url: str) -> int:
     with closing(open_monitors(store_url)) as database:
         rows = database.rows("SELECT closed FROM monitor WHERE id = 1")
     return int(rows[0][0]) if rows else 0
+
+
+def read_decided(store_url: str) -> Decided | None:
+    """None where no monitors have run yet."""
+    try:
+        with closing(open_monitors(store_url)) as database, database.snapshot():
+            rows = database.rows("SELECT closed FROM monitor WHERE id = 1")
+            asked = database.rows("SELECT id FROM requests")
+            ends = database.rows("SELECT end_of_run FROM applied WHERE topic = ?", RATINGS)
+    except StoreMissing:
+        return None
+    closed = int(rows[0][0]) if rows else 0
+    return Decided(closed, bool(ends) and all(end for (end,) in ends), frozenset(event_id for (event_id,) in asked))
 
 
 def read_requests(store_url: str) -> list[Request]:

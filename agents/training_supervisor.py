@@ -38,6 +38,7 @@ from agents.jobs import (
     shadow_of_entry,
     started,
 )
+from agents.monitor_store import read_decided
 from agents.store_thread import StoreThread
 from agents.thresholds import Gates, default_thresholds
 from agents.training_job import RESULT, TrainingTask
@@ -64,7 +65,9 @@ class TrainerOptions:
     """What a trainer runs on, and how.
 
     partitions: of ``ratings``. models: the registry's folder; jobs: where each job has a folder while it runs.
-    training_end: event time at which the live part begins; None: nothing is trained unless it is asked for. champion,
+    training_end: event time at which the live part begins; None: nothing is trained unless it is asked for. monitored:
+    whether monitors belong to the run, so that its end is theirs. aligned: whether jobs run in event time, none before
+    the monitors have decided up to it. champion,
     kinds: the kind that serves first, and those that are trained beside it. rating_model: trained along with every
     champion; None for none. train_delay_s: event time from what asks for a training to what it changes. lateness_s: how
     long ratings of an event time are waited for. data: the dataset. command: of a job's process.
@@ -82,6 +85,8 @@ class TrainerOptions:
     rating_model: str | None = "mf"
     train_delay_s: int = DAY_S
     lateness_s: int = DAY_S
+    monitored: bool = False
+    aligned: bool = True
     gates: Gates = default_thresholds().gates
     data: str | None = None
     time_limit_s: float = 3_600.0
@@ -104,7 +109,8 @@ class _Counted:
 class Supervisor:
     """``running``: the job in work, for a status line; its progress is in the table. answered: how many have ended.
 
-    idle_at_end: whether the run has ended and no job is left that can run.
+    idle_at_end: whether the run has ended, and no job is left that can run, or may still be asked for by the monitors.
+    waiting_for: what comes before the next job, for a person; empty for nothing.
     """
 
     def __init__(self, options: TrainerOptions, store: JobStore, thread: StoreThread) -> None:
@@ -112,6 +118,7 @@ class Supervisor:
         self.running: Job | None = None
         self.answered = 0
         self.idle_at_end = False
+        self.waiting_for = ""
         self._store = store
         self._thread = thread
         self._registry = Registry(options.models)
@@ -138,18 +145,30 @@ class Supervisor:
 
     async def step(self) -> bool:
         """Run the next job, where one can be; True where one was. The trainer's partition is held."""
-        progress = await asyncio.to_thread(_progress_of, self.options.store_url, self.options.partitions)
+        progress = await asyncio.to_thread(_progress_of, self.options)
         if progress is None:
             return False
-        settled = progress.settled(self.options.lateness_s)
+        settled, decided = (find(self.options.lateness_s) for find in (progress.settled, progress.decided))
         await self._watch_others_promotion(progress)
-        jobs = await self._thread.patiently(self._store.jobs)
-        jobs = [await self._watched(job, settled) for job in jobs if job.state not in FINAL]
-        job = next_job(jobs, settled)
-        self.idle_at_end = job is None and progress.ended
+        all_jobs = await self._thread.patiently(self._store.jobs)
+        jobs = [await self._watched(job, decided) for job in all_jobs if job.state not in FINAL]
+        job = next_job(jobs, settled, decided)
         if job is not None:
+            self.idle_at_end = False
             await self._answer(job)
-        return job is not None
+            return True
+        self.waiting_for = self._not_yet(progress, {job.id for job in all_jobs if job.state in FINAL})
+        self.idle_at_end = progress.ended and not self.waiting_for and not await self._thread.run(self._store.outbox)
+        return False
+
+    def _not_yet(self, progress: Progress, answered: set[str]) -> str:
+        """What has to come before it can be said that no job will."""
+        if not progress.ended:
+            return "the end of the run"
+        if (self.options.monitored or progress.monitored is not None) and not progress.monitors_ended:
+            return "the monitors to close the end of the run"
+        missing = progress.asked - answered
+        return f"the event {min(missing)}, which the monitors have decided on" if missing else ""
 
     async def begin(self) -> None:
         """After a start: nobody works on what is said to be running, and what is done needs no folder."""
@@ -331,16 +350,24 @@ def _decide(registry: Registry, job: Job, outcome: Outcome) -> Outcome:
     return outcome
 
 
-def _progress_of(store_url: str, partitions: int) -> Progress | None:
+def _progress_of(options: TrainerOptions) -> Progress | None:
     """None before the features have begun with every partition."""
+    # Monitors first: what they have closed, the features had applied.
+    monitors = read_decided(options.store_url)
     try:
-        with FeatureReader(store_url) as reader:
+        with FeatureReader(options.store_url) as reader:
             rows = [row for row in reader.applied() if row.topic == RATINGS and row.agent == FEATURES]
     except StoreMissing:
         return None
-    if len(rows) < partitions:
+    if len(rows) < options.partitions:
         return None
-    return Progress(closed=min(row.closed for row in rows), ended=all(row.end_of_run for row in rows))
+    return Progress(
+        closed=min(row.closed for row in rows),
+        ended=all(row.end_of_run for row in rows),
+        monitored=monitors.closed if monitors and options.aligned else None,
+        monitors_ended=monitors is not None and monitors.ended,
+        asked=frozenset() if monitors is None else monitors.asked,
+    )
 
 
 def _ratings_since(store_url: str, first_day: int, end_day: int) -> int:

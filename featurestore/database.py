@@ -69,6 +69,12 @@ class Database(Protocol):
     def snapshot(self) -> AbstractContextManager[None]:
         """Several reads of one state. Within a snapshot another one is the same."""
 
+    def changes(self) -> int | None:
+        """Another number than before where others have changed anything since; None where that cannot be told.
+
+        Raises StoreError where the store is known not to be the one that :meth:`hold_identity` saw.
+        """
+
     def rows(self, sql: str, *parameters: object) -> list[tuple[Any, ...]]:
         """All rows of the result."""
 

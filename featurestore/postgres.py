@@ -179,6 +179,9 @@ class PostgresDatabase:
                 self._connection = self._connect()
             yield
 
+    def changes(self) -> int | None:
+        return None
+
     def rows(self, sql: str, *parameters: object) -> list[tuple[Any, ...]]:
         with self._connected():
             return self._run(sql, parameters).fetchall()

@@ -152,6 +152,11 @@ class SQLiteDatabase:
             finally:
                 self.connection.execute("ROLLBACK")
 
+    def changes(self) -> int | None:
+        self._check_file()
+        with self.errors():
+            return int(self.connection.execute("PRAGMA data_version").fetchone()[0])
+
     def rows(self, sql: str, *parameters: object) -> list[tuple[Any, ...]]:
         with self.errors():
             return self.connection.execute(_dialect(sql), _bound(parameters)).fetchall()

@@ -10,7 +10,7 @@ from streamlens.cli.console import StatusLine, text
 
 if TYPE_CHECKING:
     from agents.trainer import Trainer
-    from agents.training_supervisor import TrainerOptions
+    from agents.training_supervisor import Supervisor, TrainerOptions
     from streamlens.target import Target
 
 __all__ = ["work_trainer"]
@@ -19,7 +19,7 @@ _WATCH_S = 0.25
 
 
 async def work_trainer(target: Target, stopping: asyncio.Event, *, until_end: bool, rebuild: bool, quiet: bool) -> None:
-    """Until ``stopping`` is set. until_end: or once the run has ended and no job is left that can run."""
+    """Until ``stopping`` is set. until_end: or once run and monitors have ended, and no job is left that can run."""
     from agents.trainer import Trainer
     from streamlens.logs import configure_logs
     from streamlens.presence import announced
@@ -60,6 +60,8 @@ def trainer_options(target: Target) -> TrainerOptions:
         rating_model=settings.loop.rating_model,
         train_delay_s=settings.loop.train_delay_days * DAY_S,
         lateness_s=settings.features.lateness_s,
+        monitored=settings.loop.aligned,
+        aligned=settings.loop.aligned,
         gates=(load_thresholds(thresholds) if thresholds else default_thresholds()).gates,
         data=target.data,
         time_limit_s=settings.trainer.time_limit_s,
@@ -77,8 +79,11 @@ async def _watch(trainer: Trainer, stopping: asyncio.Event, until_end: bool, qui
             await asyncio.sleep(_WATCH_S)
             supervisor = trainer.supervisor
             job = supervisor.running
-            line.show(
-                f"{job.kind} {job.model}  {job.progress}" if job else f"{text(supervisor.answered)} jobs answered"
-            )
+            line.show(f"{job.kind} {job.model}  {job.progress}" if job else _describe(supervisor))
             if until_end and supervisor.idle_at_end:
                 stopping.set()
+
+
+def _describe(supervisor: Supervisor) -> str:
+    waits = supervisor.waiting_for
+    return f"{text(supervisor.answered)} jobs answered{'  waits for ' if waits else ''}{waits}"

@@ -158,7 +158,7 @@ def none(supervisor: Supervisor) -> None:
     """The trainer only sees what was promoted, and has no job to run."""
 
     async def step() -> bool:
-        progress = training_supervisor._progress_of(supervisor.options.store_url, 2)
+        progress = training_supervisor._progress_of(supervisor.options)
         assert progress is not None
         await supervisor._watch_others_promotion(progress)
         return False

@@ -41,6 +41,7 @@ def test_the_first_champion_and_the_answer_to_an_event(
         "STREAMLENS_EXPERIMENT_VARIANTS", '[{"name": "other", "weight": 1, "model": "decayed-popularity"}]'
     )
     monkeypatch.setenv("STREAMLENS_LOOP_RATING_MODEL", "none")
+    monkeypatch.setenv("STREAMLENS_LOOP_ALIGNED", "false")  # else the trainer waits for the monitors' end
     assert run(["replay", "--data", WORLD, "--speed", "max", "--quiet"]) == 0
     assert run(["worker", "--until-end", "--quiet"]) == 0
     (folder,) = (workplace / "var" / "runs").iterdir()
