@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,13 +13,17 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from agents.job_process import Ended, Limits
 from agents.job_store import JobStore, read_jobs
 from agents.jobs import FINAL, Job
 from agents.store_thread import StoreThread
 from agents.thresholds import Gates
+from agents.training_job import RESULT, AnswerTask, TrainingTask
 from agents.training_supervisor import Supervisor, TrainerOptions
 from models.registry import Registry
 from streams.bus import OffsetRange, TopicInfo
+from streams.durable import replace_durably
+from streams.errors import StreamLensError
 from streams.events import DAY_S, DEADLETTER, MODELS, RETRAIN, DeadLetter, ModelEvent, Rating, Tick
 from streams.records import RecordBatch, TopicPartition
 from streams.retrain import RetrainRequest, RetrainRequested
@@ -61,6 +65,24 @@ def child(*patches: str) -> tuple[str, ...]:
     """A job's process that does something else at some point: lines of Python, run before it begins."""
     lines = ["import os, signal", "import agents.training_job as job", *patches, "job.main()"]
     return (sys.executable, "-c", "\n".join(lines))
+
+
+async def in_this_process(command: Sequence[str], task: bytes, limits: Limits, on_line: Callable[[str], None]) -> Ended:
+    """In place of :func:`agents.job_process.run_process`: the same work, without the second that a process takes.
+
+    That a process of its own does it is for the tests that kill one. This one cannot be killed, and is waited for.
+    """
+    given = msgspec.json.decode(task, type=TrainingTask)
+    working = asyncio.ensure_future(asyncio.to_thread(AnswerTask(given, on_line).outcome))
+    try:
+        outcome = await asyncio.shield(working)
+    except StreamLensError as error:
+        return Ended(2, None, str(error))
+    except asyncio.CancelledError:
+        await asyncio.wait([working])
+        raise
+    replace_durably(Path(given.folder) / RESULT, msgspec.json.encode(outcome))
+    return Ended(0, None, "")
 
 
 DIE = "os.kill(os.getpid(), signal.SIGKILL)"
