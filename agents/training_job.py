@@ -119,7 +119,7 @@ class AnswerTask:
         trained, failed = self._train_beside(
             kind
             for kind in dict.fromkeys([*self.task.kinds, *_given(self.task.rating_model)])
-            if (first is None or kind != job.model) and registry.newest(kind, job.event_time) is None
+            if (first is None or kind != job.model) and self._missing(kind)
         )
         if champion is not None or first is None:
             found = champion.version_id if champion else ""
@@ -131,6 +131,11 @@ class AnswerTask:
             metrics=failed,
             trained=trained,
         )
+
+    def _missing(self, kind: str) -> bool:
+        """Whether nobody else has trained it: what a try before has left is this job's, and told of as such."""
+        newest = self._registry.newest(kind, self.task.job.event_time)
+        return newest is None or newest.manifest.request == self.task.job.id
 
     def _retrain(self) -> Outcome:
         job = self.task.job

@@ -71,6 +71,11 @@ class _WholeNumber(NumericBinaryLoader):
         return int(super().load(data))
 
 
+_STORE_ID = "SELECT value FROM meta WHERE key = 'store_id'"
+_TABLE_ID = "SELECT to_regclass('applied')::oid::text FROM (SELECT count(*) FROM (SELECT 1 FROM applied LIMIT 1) a) b"
+"""Of another agent's store, which has no ``meta``; as the other, it keeps the table from being dropped meanwhile."""
+
+
 class PostgresDatabase:
     """A :class:`featurestore.database.Database` in a schema of a PostgreSQL database."""
 
@@ -83,6 +88,7 @@ class PostgresDatabase:
         self._read_only = read_only
         self._repair = repair
         self._store_id: str | None = None
+        self._identity = _STORE_ID
         self._cursor_names = count()
         self._connection = self._connect()
 
@@ -151,11 +157,11 @@ class PostgresDatabase:
                 self._end()
 
     def _check_identity(self) -> None:
-        """The store may be dropped and made anew; from the look at ``meta`` on, that waits until the end of this."""
+        """The store may be dropped and made anew; from this look on, that waits until the end of this."""
         if self._store_id is None:
             return
         try:
-            rows = self._run("SELECT value FROM meta WHERE key = 'store_id'").fetchall()
+            rows = self._run(self._identity).fetchall()
         except psycopg.errors.UndefinedTable:
             rows = []
         if rows != [(self._store_id,)]:
@@ -165,7 +171,8 @@ class PostgresDatabase:
             )
 
     def hold_identity(self) -> None:
-        ((self._store_id,),) = self.rows("SELECT value FROM meta WHERE key = 'store_id'")
+        self._identity = _STORE_ID if "meta" in self.table_names() else _TABLE_ID
+        ((self._store_id,),) = self.rows(self._identity)
 
     def _run(self, statement: str, parameters: Sequence[object] = ()) -> psycopg.Cursor[tuple[Any, ...]]:
         cursor = self._connection.cursor(binary=True)

@@ -43,10 +43,15 @@ def test_the_earliest_that_is_settled_runs_next_and_one_at_a_time() -> None:
     assert next_job([late, started(early)], DAY) is None
     assert next_job([job(number=2), job("b", number=1)], DAY) == job("b", number=1)
     assert next_job([job(ready=False)], DAY) is None
+    assert next_job([early, late], DAY, DAY - 1) == early
+    assert next_job([early, late], DAY, DAY - 2) is None, "before the monitors have decided up to it"
+    assert next_job([job(kind="initial")], DAY, 0) == job(kind="initial")
 
 
 def test_ratings_are_waited_for_until_the_run_has_ended() -> None:
     assert Progress(closed=DAY, ended=False).settled(DAY_S) == DAY - DAY_S
+    assert Progress(closed=DAY, ended=True, monitored=DAY - 5).decided(DAY_S) == DAY - 5
+    assert Progress(closed=DAY, ended=False, monitored=DAY).decided(DAY_S) == DAY - DAY_S
     assert Progress(closed=DAY, ended=True).settled(DAY_S) == DAY
 
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,15 +19,18 @@ import pytest
 
 from agents import training_supervisor
 from agents.jobs import Job
+from agents.monitor_store import Request, open_monitors, write_closed, write_requests
 from agents.trainer import Trainer
 from agents.training_supervisor import Supervisor
+from featurestore.schema import applied
 from models.training import Recipe, train_version
 from streams.bus import open_bus
 from streams.errors import GroupBusy
-from streams.events import DAY_S, DEADLETTER, MODELS, RETRAIN, DeadLetter, ModelEvent
+from streams.events import DAY_S, DEADLETTER, MODELS, RATINGS, RETRAIN, DeadLetter, ModelEvent
 from streams.testing import collect
 from tests.agents.training_world import (
     DIE,
+    END,
     GATES,
     TRAINING_END,
     T,
@@ -70,7 +74,8 @@ def decisions(place: Workplace) -> list[tuple[str, str | None, int | None]]:
 
 
 async def test_from_the_first_champion_to_a_better_one_that_is_kept(place: Workplace) -> None:
-    events = await place.work(retrain_event("e1"), retrain_event("e1"), rating_model="mf", kinds=("popularity",))
+    options = {"rating_model": "mf", "kinds": ("popularity",), "command": place.options().command}
+    events = await place.work(retrain_event("e1"), retrain_event("e1"), **options)
     jobs = place.jobs
     assert {job.id: job.state for job in jobs.values()} == {INITIAL: "promoted", "e1": "promoted", "e1/shadow": "done"}
     first, better = jobs[INITIAL].version_id, jobs["e1"].version_id
@@ -252,6 +257,59 @@ async def test_a_trainer_killed_at_any_step_is_one_promotion(
 
 def _die(*_: object) -> None:
     raise Killed
+
+
+async def test_what_a_first_training_left_when_it_was_killed_is_told_of_all_the_same(place: Workplace) -> None:
+    kinds = ("decayed-popularity",)
+    await place.work(kinds=kinds, command=child(CRASHES["before the result"]), prepare=one_step)
+    assert len(place.registry.versions()) == 2
+    told = await place.work(kinds=kinds)
+    assert [(event.kind, event.model) for event in told] == [("trained", *kinds), ("promoted", "popularity")]
+
+
+async def test_the_end_comes_once_monitors_have_ended_all_is_answered_and_told(place: Workplace) -> None:
+    plant(place, "ease")
+    with closing(sqlite3.connect(place.folder / "features.db")) as database, database:
+        database.execute("UPDATE applied SET end_of_run = 1")
+    options = QUIET | {"monitored": True}
+    seen: list[Supervisor] = []
+
+    async def waits_for(*events: bytes) -> tuple[str, bool]:
+        await place.work(*events, **options, prepare=seen.append)
+        return seen[-1].waiting_for, seen[-1].idle_at_end
+
+    assert await waits_for() == ("the monitors to close the end of the run", False)
+    monitored(place, T, ended=False)
+    assert await waits_for() == ("the monitors to close the end of the run", False)
+    monitored(place, END, ended=True)
+    assert await waits_for() == ("the event e1, which the monitors have decided on", False)
+    assert await waits_for(retrain_event("e1")) == ("", False), "its answer is not published yet"
+    with closing(sqlite3.connect(place.folder / "trainer.db")) as database, database:
+        database.execute("DELETE FROM outbox")
+    options |= {"monitored": False}
+    assert await waits_for() == ("", True)
+
+
+async def test_an_event_waits_until_the_monitors_have_decided_up_to_it(place: Workplace) -> None:
+    """So a shadow that ends before it, but is asked for later, comes first."""
+    plant(place, "ease")
+    monitored(place, T - 1, ended=False)
+    await place.work(retrain_event("e1"), **QUIET)
+    assert place.jobs["e1"].state == "queued"
+    await place.work(first=1, **QUIET | {"aligned": False})
+    assert place.jobs["e1"].state == "rejected"
+
+
+def monitored(place: Workplace, closed: int, *, ended: bool) -> None:
+    """What monitors leave that have asked for e1."""
+    with closing(open_monitors(place.store_url, create=True)) as database, database.transaction():
+        write_closed(database, closed)
+        write_requests(database, [Request("e1", T, T + DAY_S, "ease")])
+        row = {column.name: 0 for column in applied.columns} | {"agent": "monitors", "topic": RATINGS}
+        row |= {"log_id": "log-1", "end_of_run": ended}
+        database.execute("DELETE FROM applied")
+        values = [row[column.name] for column in applied.columns]
+        database.execute(f"INSERT INTO applied VALUES ({', '.join('?' * len(values))})", *values)
 
 
 async def test_jobs_that_are_forgotten_are_answered_by_what_was_decided(place: Workplace) -> None:

@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import msgspec
 import numpy as np
 
-from agents.job_process import Ended, Limits
+from agents import training_supervisor
+from agents.job_process import Ended, Limits, run_process
 from agents.job_store import JobStore, read_jobs
 from agents.jobs import FINAL, Job
 from agents.store_thread import StoreThread
@@ -106,6 +108,7 @@ class Workplace:
             partitions=2,
             lateness_s=0,
             poll_s=0.01,
+            niceness=0,
             **(given | options),
         )
 
@@ -124,7 +127,10 @@ class Workplace:
         prepare: Callable[[Supervisor], None] = lambda supervisor: None,
         **options: Any,
     ) -> list[ModelEvent]:
-        """A trainer from its start until all jobs that can run are done; returns what it left to be published."""
+        """A trainer from its start until all jobs that can run are done; returns what it left to be published.
+
+        Jobs have a process of their own only where a ``command`` is given.
+        """
         chosen = self.options(**options)
         store = JobStore(chosen.store_url, run_id=chosen.run_id, train_delay_s=chosen.train_delay_s)
         thread = StoreThread("jobs", patience_s=1.0)
@@ -134,9 +140,11 @@ class Workplace:
             supervisor = Supervisor(chosen, store, thread)
             prepare(supervisor)
             await supervisor.begin()
-            async with asyncio.timeout(60):
-                while await supervisor.step():
-                    pass
+            run = run_process if "command" in options else in_this_process
+            with patch.object(training_supervisor, "run_process", run):
+                async with asyncio.timeout(60):
+                    while await supervisor.step():
+                        pass
             return [msgspec.json.decode(row.value, type=ModelEvent) for row in store.outbox() if row.topic == MODELS]
         finally:
             thread.close()
