@@ -212,10 +212,12 @@ async def _read_results(bus: Bus, target: Target) -> Results:
 
 async def values_of(bus: Bus, topic: str) -> dict[int, list[bytes]]:
     found: dict[int, list[bytes]] = {}
+    missing = sum(held.end - held.start for held in (await bus.offsets(topic)).values())
     async with await bus.consumer(topic) as consumer:
-        while batches := await consumer.fetch(timeout_s=0.0):
-            for batch in batches:
+        while missing > 0:
+            for batch in await consumer.fetch():
                 found.setdefault(batch.partition, []).extend(batch.values)
+                missing -= len(batch)
     return found
 
 
