@@ -354,7 +354,7 @@ _UNITS = {
 
 
 def _measure(live: Live, measure: Measure, drifts: tuple[InjectedDrift, ...]) -> None:
-    unit = _UNITS.get(measure.name, "standard deviations")
+    unit = _UNITS.get(measure.name, "as the detector sees it")
     name = measure.name.replace("_", " ")
     st.html(
         f'<div class="sl-head"><h3>{name}</h3><span class="sl-age">{day(measure.values.event_time[-1])}</span></div>'
