@@ -15,6 +15,8 @@ from tests.loop.together import VARIATIONS, Results
 
 LONGEST_S = 280
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Results]:
