@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,3 +41,11 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
     champion = Registry(run.path / "models").promote(champion, by="test", why="the first")
     challenger = add_version(run, "popularity", as_of=cutoff)
     return Prepared(var, run, N_PUBLISHED, champion, challenger)
+
+
+@pytest.fixture(autouse=True)
+def main_module_as_it_was() -> Iterator[None]:
+    """Streamlit makes each script it runs the main module, which processes that are spawned later would run again."""
+    before = sys.modules["__main__"]
+    yield
+    sys.modules["__main__"] = before
