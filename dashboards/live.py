@@ -16,7 +16,7 @@ from dashboards.store_probe import StoreProbe, StoreView
 from dashboards.subscriber import Subscriber
 from streams.errors import StreamLensError
 
-__all__ = ["Live", "NoRun", "current_live"]
+__all__ = ["Live", "NoRun", "close_live", "current_live"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +90,12 @@ class _Shown:
                 self._live = Live(target)
             return self._live
 
+    def close(self) -> None:
+        with self._lock:
+            live, self._live = self._live, None
+        if live is not None:
+            live.close()
+
 
 @st.cache_resource(show_spinner=False)
 def _shown() -> _Shown:
@@ -99,3 +105,8 @@ def _shown() -> _Shown:
 def current_live() -> Live | NoRun:
     """The run to show now, shared by all sessions of this process."""
     return _shown().of(pointer_from_environment())
+
+
+def close_live() -> None:
+    """Watch nothing any more, until a page asks again; returns once the threads have ended."""
+    _shown().close()

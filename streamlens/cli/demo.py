@@ -43,7 +43,7 @@ def demo(
     data: Annotated[str | None, typer.Option("--data", help="A MovieLens folder, or synthetic.")] = None,
     rate: Annotated[float, typer.Option("--rate", help="Live events per second.")] = 700.0,
     limit: Annotated[int | None, typer.Option("--limit", metavar="N", help="At most N live ratings.")] = None,
-    pages: Annotated[bool, typer.Option("--pages/--no-pages", help="Serve the live pages meanwhile.")] = True,
+    no_pages: Annotated[bool, typer.Option("--no-pages", help="Serve no live pages meanwhile.")] = False,
     drift: Annotated[str | None, typer.Option("--drift", metavar="KIND@WEEK:STRENGTH|none", help=_DRIFT)] = None,
 ) -> None:
     """Replay MovieLens live through the closed loop, watch it, and verify what came out; a minute or two."""
@@ -63,7 +63,7 @@ def demo(
         configure_logs(settings.log)
         prepared = prepare_run(settings, new_run=True, limit=limit)
         typer.echo(prepared.describe())
-        port = free_port("127.0.0.1") if pages and is_installed() else None
+        port = free_port("127.0.0.1") if is_installed() and not no_pages else None
         if port is not None:
             typer.echo(f"watch it at http://127.0.0.1:{port} while it runs; afterwards `streamlens dashboard`")
         with _live_table() as show:

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import structlog
 
+from dashboards.live import close_live
 from models.registry import Registry, Version
 from streams.run import RunFolder
 from tests.dashboards.runs import add_version, finished, make_run, replay, work_until
@@ -44,8 +46,13 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
 
 
 @pytest.fixture(autouse=True)
-def main_module_as_it_was() -> Iterator[None]:
-    """Streamlit makes each script it runs the main module, which processes that are spawned later would run again."""
+def nothing_stays() -> Iterator[None]:
+    """Of pages that ran in this process: no thread that watches a run, and no logs as the command line has them.
+
+    Streamlit makes each script it runs the main module, which processes that are spawned later would run again.
+    """
     before = sys.modules["__main__"]
     yield
     sys.modules["__main__"] = before
+    close_live()
+    structlog.reset_defaults()

@@ -77,8 +77,8 @@ def test_a_run_that_is_not_there_is_named(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_a_bus_that_is_away_is_told(tmp_path: Path) -> None:
     run_in(tmp_path)
-    app = shown(AppTest.from_file(str(APP)), lambda app: "bus away" in html(app))
-    assert "nothing is at sqlite" in html(app)
+    app = shown(AppTest.from_file(str(APP)), lambda app: "nothing is at sqlite" in html(app))
+    assert "bus away" in html(app)
     assert not app.exception
 
 
