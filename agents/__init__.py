@@ -1,1 +1,15 @@
-"""The Faust app factory and its agents. May import :mod:`streams`, :mod:`featurestore` and :mod:`models`."""
+"""The Faust app factory and its agents. May import :mod:`streams`, :mod:`featurestore` and :mod:`models`.
+
+Each agent is a role of ``streamlens worker``, with a pure core, a store of its own, and a worker that runs them:
+
+- features: ``features``, ``ingest``, ``worker`` (docs/architecture.md)
+- loop: core ``sessions``, ``variants``, ``slate_lists``, ``alignment``; ``loop_steps``, ``loop_store``, ``loop``,
+  ``loop_worker`` (docs/loop.md)
+- reactive users of a synthetic world: core ``reactive_users``; ``reactive`` and its kin (docs/loop.md)
+- monitors: core ``monitor``, ``detectors``, ``retrain_decision``, ``thresholds``; ``day_log``, ``monitor_ingest``,
+  ``monitors``, ``monitors_worker`` (docs/monitoring.md)
+- trainer: core ``jobs``, ``promotion_gates``; ``job_store``, ``training_job`` (the child process),
+  ``training_supervisor``, ``trainer`` (docs/training.md)
+
+What they share: ``store_app`` (a Faust app that goes on from its store), ``store_thread``, ``beside``, ``outbox``.
+"""

@@ -8,21 +8,20 @@ everything around it is applied.
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from threading import Lock
 
 import numpy as np
 import structlog
 
+from agents.latency_log import LatencyLog
 from agents.store_thread import StoreThread
 from featurestore.partition_writer import OutboxRow
 from featurestore.writer import AppliedBatch, FeatureWriter
 from streams.batch import InvalidRecord, RatingBatch, decode_ratings
 from streams.bus import OffsetRange, TopicInfo
 from streams.errors import StreamLensError
-from streams.records import Int64s, RecordBatch, TopicPartition
+from streams.records import RecordBatch, TopicPartition
 
 __all__ = ["FeatureIngest", "IngestStats"]
 
@@ -33,7 +32,7 @@ log = structlog.get_logger(__name__)
 
 @dataclass(slots=True)
 class IngestStats:
-    """What the ingest has done since it started; latencies are of the last 100,000 records, in milliseconds.
+    """What the ingest has done since it started; latencies: of records, from publishing to stored.
 
     Added to by the store's thread, read by the event loop's.
     """
@@ -46,9 +45,7 @@ class IngestStats:
     transactions: int = 0
     store_errors: int = 0
     waiting_for_store: str = ""
-    _latencies: deque[Int64s] = field(default_factory=deque)
-    _held: int = 0
-    _lock: Lock = field(default_factory=Lock)
+    latencies: LatencyLog = field(default_factory=LatencyLog)
 
     def add(self, applied: AppliedBatch, batches: Sequence[RecordBatch], now_ms: int) -> None:
         self.transactions += 1
@@ -56,21 +53,9 @@ class IngestStats:
         self.duplicates += applied.duplicates
         self.late += applied.late
         self.invalid += applied.invalid
-        with self._lock:
-            for batch in batches:
-                self.records += len(batch)
-                self._latencies.append(now_ms - batch.timestamps_ms)
-                self._held += len(batch)
-            while self._held > 100_000 and len(self._latencies) > 1:
-                self._held -= len(self._latencies.popleft())
-
-    def take_latencies(self) -> Int64s:
-        """Publishing to stored, in milliseconds, of the records since the last call; clears them."""
-        with self._lock:
-            taken = list(self._latencies)
-            self._latencies.clear()
-            self._held = 0
-        return np.concatenate(taken) if taken else np.zeros(0, np.int64)
+        for batch in batches:
+            self.records += len(batch)
+            self.latencies.add(now_ms - batch.timestamps_ms)
 
 
 class FeatureIngest:

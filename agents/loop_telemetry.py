@@ -52,7 +52,7 @@ class LoopMetrics:
         ]
         self._records, self._since = stats.records, now
         values += tally_figures("loop", self._steps.tallies, {})
-        latencies = stats.take_latencies()
+        latencies = stats.latencies.take()
         if len(latencies):
             found = np.percentile(latencies, _QUANTILES).tolist()
             values += [("loop.latency_ms", v, {"quantile": f"p{q}"}) for q, v in zip(_QUANTILES, found, strict=True)]

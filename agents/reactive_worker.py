@@ -10,7 +10,7 @@ from agents.beside import serve_beside
 from agents.lines_outbox import drain_lines, publish_lines
 from agents.reactive import ReactiveIngest, create_reactive_app
 from agents.reactive_steps import ReactiveSteps
-from agents.reactive_store import ReactiveWriter
+from agents.reactive_store import REACTIVE, ReactiveWriter
 from agents.reactive_telemetry import ReactiveMetrics
 from agents.reactive_users import ReactiveUsers
 from agents.store_app import follow_store
@@ -19,6 +19,7 @@ from streams.bus import open_bus
 from streams.dataset import open_dataset
 from streams.errors import BusError, ConfigError, StoreUnavailable
 from streams.events import IMPRESSIONS
+from streams.process_metrics import publish_process
 from streams.synthetic import SyntheticDataset
 from streams.topics import run_topics
 
@@ -85,6 +86,7 @@ class ReactiveWorker:
                     publish_lines(bus, self.ingest),
                     publish_metrics(bus, self.metrics, topic=IMPRESSIONS),
                     follow_store(app, self.ingest),
+                    publish_process(bus, REACTIVE),
                 )
 
                 async def finish() -> None:

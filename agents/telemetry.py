@@ -69,7 +69,7 @@ class FeatureMetrics:
         self._records, self._since = stats.records, now
         clock = min((c.clock for c in cursors.values()), default=0)
         metrics = [self._source.metric(name, value, {}, clock, now) for name, value in values.items()]
-        latencies = stats.take_latencies()
+        latencies = stats.latencies.take()
         if len(latencies):
             p50, p99 = np.percentile(latencies, [50, 99]).tolist()
             for quantile, value in (("p50", p50), ("p99", p99)):

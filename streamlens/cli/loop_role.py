@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import os
-from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import typer
 
-from streamlens.cli.console import StatusLine, heading, moment, print_table, text
+from streamlens.cli.console import heading, moment, print_table, text
+from streamlens.cli.roles import live_from, refuse_while_at_work, run_role
 
 if TYPE_CHECKING:
     from agents.loop_worker import LoopOptions, LoopWorker
-    from streamlens.heartbeat import Heartbeat
     from streamlens.target import Target
 
 __all__ = ["loop_options", "print_loop", "print_tallies", "use_one_blas_thread", "work_loop"]
 
 _ROLE = "loop"
-_WATCH_S = 0.25
 
 
 def use_one_blas_thread() -> None:
@@ -31,28 +29,23 @@ def use_one_blas_thread() -> None:
 async def work_loop(target: Target, stopping: asyncio.Event, *, until_end: bool, rebuild: bool, quiet: bool) -> None:
     """Make slates until ``stopping`` is set, or all of the run is done and published where ``until_end``."""
     from agents.loop_worker import LoopWorker
-    from streamlens.heartbeat import Heartbeat
     from streamlens.logs import configure_logs
-    from streamlens.presence import announced
-    from streams.membership import instance_id
 
     configure_logs(target.settings.log)
     loop_options(target)  # refused before anything is thrown away
     if rebuild:
         _forget_store(target)
-    with ExitStack() as held:
-        if target.folder:
-            held.enter_context(announced(target.folder, _ROLE))
-        members = (target.folder or target.settings.var) / "loop-members"
-        own_id = held.enter_context(instance_id(members)) if target.bus_url.startswith("kafka://") else None
-        loop = LoopWorker(loop_options(target, own_id))
-        heartbeat = Heartbeat(target.folder or target.settings.var, _ROLE)
-        watching = asyncio.create_task(_watch(loop, heartbeat, stopping, until_end, quiet))
-        try:
-            await loop.run(stopping)
-        finally:
-            watching.cancel()
-            await asyncio.wait([watching])
+    await run_role(
+        target,
+        _ROLE,
+        lambda own_id: LoopWorker(loop_options(target, own_id)),
+        stopping,
+        members="loop-members",
+        describe=_describe,
+        ended=_ended,
+        until_end=until_end,
+        quiet=quiet,
+    )
 
 
 def loop_options(target: Target, own_id: str | None = None) -> LoopOptions:
@@ -67,12 +60,6 @@ def loop_options(target: Target, own_id: str | None = None) -> LoopOptions:
     from streams.events import DAY_S
 
     settings = target.settings
-    live_from = target.training_end()
-    if live_from is None:
-        raise ConfigError(
-            f"loop of {target.bus_url}: expected to know where the training part ends, found no run and no data; "
-            "set STREAMLENS_REPLAY_DATA to what the replayer has"
-        )
     variants = settings.experiment.variants
     for variant in variants:
         if variant.model != "champion" and variant.model not in MODELS:
@@ -87,7 +74,7 @@ def loop_options(target: Target, own_id: str | None = None) -> LoopOptions:
         run_id=target.run_id,
         partitions=target.partitions,
         experiment=Experiment(settings.experiment.name, tuple(Variant(v.name, v.weight, v.model) for v in variants)),
-        gate=Gate(live_from, settings.loop.aligned, settings.loop.train_delay_days * DAY_S),
+        gate=Gate(live_from(target, "loop"), settings.loop.aligned, settings.loop.train_delay_days * DAY_S),
         records_at_once=settings.loop.records_at_once,
         tells_feedback=tells_feedback(target),
         linger_s=settings.features.linger_ms / 1_000,
@@ -98,33 +85,20 @@ def loop_options(target: Target, own_id: str | None = None) -> LoopOptions:
 
 def _forget_store(target: Target) -> None:
     from agents.loop_store import drop_loop_store, loop_url
-    from streamlens.presence import holder
-    from streams.errors import ConfigError
 
-    at_work = holder(target.folder, _ROLE) if target.folder else None
-    if at_work is not None:
-        raise ConfigError(f"--rebuild: process {at_work} makes the slates of this run; stop it first")
+    refuse_while_at_work(target, _ROLE, "makes the slates of this run")
     drop_loop_store(loop_url(target.store_url))
 
 
-async def _watch(loop: LoopWorker, heartbeat: Heartbeat, stopping: asyncio.Event, until_end: bool, quiet: bool) -> None:
-    """Keep status line and heartbeat, and end the worker with the run where that was asked for."""
-    published = 0
-    with StatusLine(quiet) as line:
-        while True:
-            await asyncio.sleep(_WATCH_S)
-            if loop.metrics.published > published:
-                published = loop.metrics.published
-                heartbeat.beat()
-            steps = loop.ingest.steps
-            cursors = steps.writer.cursors.values()
-            waits = sorted({why for why in steps.waits.values() if why})
-            line.show(_describe(loop.metrics.latest, min((c.clock for c in cursors), default=0), waits))
-            if until_end and cursors and all(c.end_of_run for c in cursors):
-                stopping.set()
+def _ended(loop: LoopWorker) -> bool:
+    cursors = loop.ingest.steps.writer.cursors.values()
+    return bool(cursors) and all(cursor.end_of_run for cursor in cursors)
 
 
-def _describe(latest: dict[str, float], clock: int, waits: list[str]) -> str:
+def _describe(loop: LoopWorker) -> str:
+    latest, steps = loop.metrics.latest, loop.ingest.steps
+    clock = min((cursor.clock for cursor in steps.writer.cursors.values()), default=0)
+    waits = sorted({why for why in steps.waits.values() if why})
     slates = sum(value for name, value in latest.items() if name.startswith("loop.slates."))
     rates = [f"{name.removeprefix('loop.ctr.')} {value:.2%}" for name, value in latest.items() if ".ctr." in name]
     return (

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import typer
 
-from streamlens.cli.console import StatusLine, heading, moment, print_table, text
+from streamlens.cli.console import heading, moment, print_table, text
+from streamlens.cli.roles import live_from, refuse_while_at_work, run_role
 
 if TYPE_CHECKING:
     from agents.monitors_worker import MonitorsOptions, MonitorsWorker
-    from streamlens.heartbeat import Heartbeat
     from streamlens.target import Target
 
 __all__ = ["print_monitors", "work_monitors"]
 
 _ROLE = "monitors"
-_WATCH_S = 0.25
 
 
 async def work_monitors(
@@ -26,27 +24,22 @@ async def work_monitors(
 ) -> None:
     """Monitor the run until ``stopping`` is set, or its end is closed where ``until_end``."""
     from agents.monitors_worker import MonitorsWorker
-    from streamlens.heartbeat import Heartbeat
     from streamlens.logs import configure_logs
-    from streamlens.presence import announced
-    from streams.membership import instance_id
 
     configure_logs(target.settings.log)
     if rebuild:
         _forget_store(target)
-    with ExitStack() as held:
-        if target.folder:
-            held.enter_context(announced(target.folder, _ROLE))
-        members = (target.folder or target.settings.var) / "monitors-members"
-        own_id = held.enter_context(instance_id(members)) if target.bus_url.startswith("kafka://") else None
-        monitors = MonitorsWorker(_options(target, own_id))
-        heartbeat = Heartbeat(target.folder or target.settings.var, _ROLE)
-        watching = asyncio.create_task(_watch(monitors, heartbeat, stopping, until_end, quiet))
-        try:
-            await monitors.run(stopping)
-        finally:
-            watching.cancel()
-            await asyncio.wait([watching])
+    await run_role(
+        target,
+        _ROLE,
+        lambda own_id: MonitorsWorker(_options(target, own_id)),
+        stopping,
+        members="monitors-members",
+        describe=_describe,
+        ended=lambda monitors: monitors.ingest.ended,
+        until_end=until_end,
+        quiet=quiet,
+    )
 
 
 def _options(target: Target, own_id: str | None) -> MonitorsOptions:
@@ -55,20 +48,13 @@ def _options(target: Target, own_id: str | None) -> MonitorsOptions:
     from agents.thresholds import default_thresholds, load_thresholds
     from agents.variants import CHAMPION
     from featurestore.catalogue import EMPTY_CATALOGUE
-    from streams.errors import ConfigError
     from streams.events import DAY_S
 
     wanted, of_loop, experiment = target.settings.monitors, target.settings.loop, target.settings.experiment
-    live_from = target.training_end()
-    if live_from is None:
-        raise ConfigError(
-            f"monitors of {target.bus_url}: expected to know where the training part ends, found no run and no data; "
-            "set STREAMLENS_REPLAY_DATA to what the replayer has"
-        )
     settings = MonitorSettings(
         run_id=target.run_id,
         thresholds=default_thresholds() if wanted.thresholds is None else load_thresholds(wanted.thresholds),
-        live_from=live_from,
+        live_from=live_from(target, "monitors"),
         champions=frozenset(variant.name for variant in experiment.variants if variant.model == CHAMPION),
         model=wanted.model or experiment.champion,
         train_delay_s=of_loop.train_delay_days * DAY_S,
@@ -90,30 +76,9 @@ def _options(target: Target, own_id: str | None) -> MonitorsOptions:
 
 def _forget_store(target: Target) -> None:
     from agents.monitor_store import drop_monitors
-    from streamlens.presence import holder
-    from streams.errors import ConfigError
 
-    at_work = holder(target.folder, _ROLE) if target.folder else None
-    if at_work is not None:
-        raise ConfigError(f"--rebuild: process {at_work} monitors this run; stop it first")
+    refuse_while_at_work(target, _ROLE, "monitors this run")
     drop_monitors(target.store_url)
-
-
-async def _watch(
-    monitors: MonitorsWorker, heartbeat: Heartbeat, stopping: asyncio.Event, until_end: bool, quiet: bool
-) -> None:
-    """Keep status line and heartbeat, and end the worker with the run where that was asked for."""
-    published = 0
-    with StatusLine(quiet) as line:
-        while True:
-            await asyncio.sleep(_WATCH_S)
-            if monitors.metrics.published > published:
-                published = monitors.metrics.published
-                heartbeat.beat()
-            ingest = monitors.ingest
-            line.show(_describe(ingest.closed, monitors.metrics.latest, ingest.waiting_for or _waits(monitors)))
-            if until_end and ingest.ended:
-                stopping.set()
 
 
 def _waits(monitors: MonitorsWorker) -> str:
@@ -122,7 +87,9 @@ def _waits(monitors: MonitorsWorker) -> str:
     return f"a tick on {', '.join(topics)}" if topics else ""
 
 
-def _describe(closed: int, latest: dict[str, float], waiting_for: str) -> str:
+def _describe(monitors: MonitorsWorker) -> str:
+    closed, latest = monitors.ingest.closed, monitors.metrics.latest
+    waiting_for = monitors.ingest.waiting_for or _waits(monitors)
     rate = latest.get("monitors.throughput")
     return f"closed {moment(closed)}{'' if rate is None else f'  {text(round(rate))}/s'}" + (
         f"  waits for {waiting_for}" if waiting_for else ""

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import typer
 
-from streamlens.cli.console import StatusLine, heading, moment, text
+from streamlens.cli.console import heading, moment, text
 from streamlens.cli.loop_role import print_tallies
+from streamlens.cli.roles import refuse_while_at_work, run_role
 
 if TYPE_CHECKING:
     from agents.reactive_worker import ReactiveOptions, ReactiveWorker
-    from streamlens.heartbeat import Heartbeat
     from streamlens.target import Target
 
 __all__ = ["print_reactive", "reactive_options", "work_reactive"]
 
 _ROLE = "reactive"
-_WATCH_S = 0.25
 
 
 async def work_reactive(
@@ -27,28 +25,23 @@ async def work_reactive(
 ) -> None:
     """Answer slates until ``stopping`` is set, or all of the run is answered and published where ``until_end``."""
     from agents.reactive_worker import ReactiveWorker
-    from streamlens.heartbeat import Heartbeat
     from streamlens.logs import configure_logs
-    from streamlens.presence import announced
-    from streams.membership import instance_id
 
     configure_logs(target.settings.log)
     reactive_options(target)  # refused before anything is thrown away
     if rebuild:
         _forget_store(target)
-    with ExitStack() as held:
-        if target.folder:
-            held.enter_context(announced(target.folder, _ROLE))
-        members = (target.folder or target.settings.var) / "reactive-members"
-        own_id = held.enter_context(instance_id(members)) if target.bus_url.startswith("kafka://") else None
-        users = ReactiveWorker(reactive_options(target, own_id))
-        heartbeat = Heartbeat(target.folder or target.settings.var, _ROLE)
-        watching = asyncio.create_task(_watch(users, heartbeat, stopping, until_end, quiet))
-        try:
-            await users.run(stopping)
-        finally:
-            watching.cancel()
-            await asyncio.wait([watching])
+    await run_role(
+        target,
+        _ROLE,
+        lambda own_id: ReactiveWorker(reactive_options(target, own_id)),
+        stopping,
+        members="reactive-members",
+        describe=_describe,
+        ended=_ended,
+        until_end=until_end,
+        quiet=quiet,
+    )
 
 
 def reactive_options(target: Target, own_id: str | None = None) -> ReactiveOptions:
@@ -79,33 +72,19 @@ def reactive_options(target: Target, own_id: str | None = None) -> ReactiveOptio
 
 def _forget_store(target: Target) -> None:
     from agents.reactive_store import drop_reactive_store
-    from streamlens.presence import holder
-    from streams.errors import ConfigError
 
-    at_work = holder(target.folder, _ROLE) if target.folder else None
-    if at_work is not None:
-        raise ConfigError(f"--rebuild: process {at_work} answers the slates of this run; stop it first")
+    refuse_while_at_work(target, _ROLE, "answers the slates of this run")
     drop_reactive_store(target.store_url)
 
 
-async def _watch(
-    users: ReactiveWorker, heartbeat: Heartbeat, stopping: asyncio.Event, until_end: bool, quiet: bool
-) -> None:
-    """Keep status line and heartbeat, and end the worker with the run where that was asked for."""
-    published = 0
-    with StatusLine(quiet) as line:
-        while True:
-            await asyncio.sleep(_WATCH_S)
-            if users.metrics.published > published:
-                published = users.metrics.published
-                heartbeat.beat()
-            cursors = users.ingest.steps.writer.cursors.values()
-            line.show(_describe(users.metrics.latest, min((c.clock for c in cursors), default=0)))
-            if until_end and cursors and all(c.end_of_run for c in cursors):
-                stopping.set()
+def _ended(users: ReactiveWorker) -> bool:
+    cursors = users.ingest.steps.writer.cursors.values()
+    return bool(cursors) and all(cursor.end_of_run for cursor in cursors)
 
 
-def _describe(latest: dict[str, float], clock: int) -> str:
+def _describe(users: ReactiveWorker) -> str:
+    latest = users.metrics.latest
+    clock = min((cursor.clock for cursor in users.ingest.steps.writer.cursors.values()), default=0)
     rates = [f"{name.removeprefix('reactive.ctr.')} {v:.2%}" for name, v in latest.items() if ".ctr." in name]
     return (
         f"{moment(clock)}  {text(round(latest.get('reactive.throughput', 0)))}/s  "

@@ -3,30 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from enum import StrEnum
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from streamlens.cli import options
-from streamlens.cli.console import StatusLine, moment, text
+from streamlens.cli.console import moment, text
 from streamlens.cli.loop_role import use_one_blas_thread, work_loop
 from streamlens.cli.monitors_role import work_monitors
 from streamlens.cli.reactive_role import work_reactive
+from streamlens.cli.roles import refuse_while_at_work, run_role
 from streamlens.cli.trainer_role import work_trainer
 from streamlens.signals import run_until_signal
 
 if TYPE_CHECKING:
     from agents.worker import FeatureWorker, WorkerOptions
     from featurestore.catalogue import Catalogue
-    from streamlens.heartbeat import Heartbeat
     from streamlens.target import Target
 
 __all__ = ["register"]
-
-_WATCH_S = 0.25
 
 
 class Role(StrEnum):
@@ -106,36 +103,23 @@ async def _find_work(run: str | None, bus: str | None, store: str | None) -> Tar
 
 async def _work(target: Target, stopping: asyncio.Event, until_end: bool, rebuild: bool, quiet: bool) -> None:
     from agents.worker import FeatureWorker
-    from streamlens.heartbeat import Heartbeat
     from streamlens.logs import configure_logs
-    from streamlens.presence import announced
-    from streams.membership import instance_id
 
     configure_logs(target.settings.log)
     catalogue = target.catalogue(new_store=rebuild)
     if rebuild:
         _forget_store(target)
-    with ExitStack() as held:
-        if target.folder:
-            held.enter_context(announced(target.folder, "worker"))
-        own_id = held.enter_context(instance_id(_members_folder(target))) if _on_kafka(target) else None
-        features = FeatureWorker(_worker_options(target, catalogue, own_id))
-        heartbeat = Heartbeat(target.folder or target.settings.var, "worker")
-        watching = asyncio.create_task(_watch(features, heartbeat, stopping, until_end, quiet))
-        try:
-            await features.run(stopping)
-        finally:
-            watching.cancel()
-            await asyncio.wait([watching])
-
-
-def _on_kafka(target: Target) -> bool:
-    return target.bus_url.startswith("kafka://")
-
-
-def _members_folder(target: Target) -> Path:
-    """This machine's, wherever the store is."""
-    return (target.folder or target.settings.var) / "members"
+    await run_role(
+        target,
+        "worker",
+        lambda own_id: FeatureWorker(_worker_options(target, catalogue, own_id)),
+        stopping,
+        members="members",
+        describe=_describe,
+        ended=_ended,
+        until_end=until_end,
+        quiet=quiet,
+    )
 
 
 def _worker_options(target: Target, catalogue: Catalogue | None, own_id: str | None) -> WorkerOptions:
@@ -166,34 +150,22 @@ def _worker_options(target: Target, catalogue: Catalogue | None, own_id: str | N
 
 def _forget_store(target: Target) -> None:
     from featurestore.database import drop_store, store_label
-    from streamlens.presence import holder
-    from streams.errors import ConfigError
 
-    at_work = holder(target.folder, "worker") if target.folder else None
-    if at_work is not None:
-        raise ConfigError(f"--rebuild: process {at_work} is writing {store_label(target.store_url)}; stop it first")
+    refuse_while_at_work(target, "worker", f"is writing {store_label(target.store_url)}")
     drop_store(target.store_url)
 
 
-async def _watch(
-    features: FeatureWorker, heartbeat: Heartbeat, stopping: asyncio.Event, until_end: bool, quiet: bool
-) -> None:
-    """Keep status line and heartbeat, and end the worker with the run where that was asked for."""
-    published = 0
-    with StatusLine(quiet) as line:
-        while True:
-            await asyncio.sleep(_WATCH_S)
-            if features.metrics.published > published:
-                published = features.metrics.published
-                heartbeat.beat()
-            cursors = features.ingest.writer.cursors.values()
-            if features.metrics.latest:
-                line.show(_describe(features.metrics.latest, min((c.clock for c in cursors), default=0)))
-            if until_end and cursors and all(c.end_of_run for c in cursors):  # on Kafka, others may have the rest
-                stopping.set()
+def _ended(features: FeatureWorker) -> bool:
+    """On Kafka, others may have the rest."""
+    cursors = features.ingest.writer.cursors.values()
+    return bool(cursors) and all(cursor.end_of_run for cursor in cursors)
 
 
-def _describe(latest: dict[str, float], clock: int) -> str:
+def _describe(features: FeatureWorker) -> str:
+    latest = features.metrics.latest
+    if not latest:
+        return ""
+    clock = min((cursor.clock for cursor in features.ingest.writer.cursors.values()), default=0)
     p99 = latest.get("features.latency_ms.p99")
     return (
         f"{moment(clock)}  {text(int(latest['features.ratings']))} ratings  "
