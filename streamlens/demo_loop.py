@@ -82,7 +82,7 @@ class LoopProgress:
     """clock: event time up to which slates are made. shown, clicks: of the variants that show the champion.
 
     waits: what the loop waits for, empty for nothing. retrains: asked for so far; promoted, rejected: of these.
-    champion: who serves now.
+    champion: who serves now. no_champion: why there is none and will be none, empty for anything else.
     """
 
     clock: int
@@ -94,6 +94,7 @@ class LoopProgress:
     promoted: int
     rejected: int
     champion: str | None
+    no_champion: str
 
 
 def loop_progress(
@@ -107,7 +108,9 @@ def loop_progress(
             return None
         shows_champion = _champions(settings)
         ours = [figures for name, figures in found["variants"].items() if name in shows_champion]
-        states = [job.state for job in read_jobs(store_url) if job.kind == "retrain"]
+        jobs = read_jobs(store_url)
+        states = [job.state for job in jobs if job.kind == "retrain"]
+        failed = [job.reason for job in jobs if job.kind == "initial" and job.state == "failed"]
         champion = Registry(models).champion_at(found["clock"])
         return LoopProgress(
             clock=found["clock"],
@@ -119,6 +122,7 @@ def loop_progress(
             promoted=states.count("promoted"),
             rejected=states.count("rejected"),
             champion=champion.version_id if champion else None,
+            no_champion=failed[0] if failed and champion is None else "",
         )
     return None
 

@@ -424,3 +424,14 @@ def test_the_demo_says_why_a_child_failed(dataset: str, monkeypatch: pytest.Monk
     done = streamlens("demo", "--data", dataset, "--no-pages")
     assert done.returncode == 2
     assert "store URL" in done.stderr
+
+
+def test_a_demo_with_nothing_to_train_a_champion_on_ends_and_says_so(
+    dataset: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STREAMLENS_REPLAY_WEEK", "1")
+    monkeypatch.setenv("STREAMLENS_REPLAY_START", "1995-01-01")
+    done = streamlens("demo", "--data", dataset, "--rate", "2000", "--no-pages")
+    assert done.returncode == 2
+    assert "there is no champion to make slates with" in done.stderr
+    assert "expected ratings before 1995-01-01" in done.stderr
