@@ -44,7 +44,11 @@ class DetectorState(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Detector:
-    """One detector, fed in event order; ``level``, ``spread`` and ``latest`` (observation) say what it saw."""
+    """One detector, fed in event order; ``level``, ``spread`` and ``latest`` (observation) say what it saw.
+
+    statistic: the highest that Page-Hinkley compared with its threshold in the last :meth:`feed`, in standard
+    deviations; None where it compared nothing, and of ADWIN, which compares every cut of its window.
+    """
 
     def __init__(self, rule: DetectorRule, state: DetectorState | None = None) -> None:
         """Raises ValueError for a state that River does not take."""
@@ -55,6 +59,7 @@ class Detector:
         self.level: float | None = None
         self.spread: float | None = None
         self.latest: float | None = None
+        self.statistic: float | None = None
         if state is not None:
             self._pending, self._warm_up = list(state.pending), list(state.warm_up)
             self.level, self.spread, self.latest = state.level, state.spread, state.latest
@@ -62,7 +67,9 @@ class Detector:
                 self._river = _restored(rule, state.river)
 
     def feed(self, units: Floats) -> int:
-        """Take in units (n,), in order; how often the detector fired meanwhile. How they are cut does not matter."""
+        """Take in units (n,), in order; how often the detector fired meanwhile. How they are cut matters to
+        ``statistic`` alone."""
+        self.statistic = None
         values = np.concatenate([self._pending, units])
         n = len(values) // self._rule.every
         self._pending = values[n * self._rule.every :].tolist()
@@ -90,6 +97,8 @@ class Detector:
                 self._begin()
             return False
         self._river.update(_standardised(value, self.level, self.spread))
+        if self._rule.kind == "page-hinkley":
+            self.statistic = max(_statistic(self._river, self._rule.mode), self.statistic or 0.0)
         if not self._river.drift_detected:
             return False
         self._restart()
@@ -107,6 +116,12 @@ class Detector:
 
 def _standardised(value: float, level: float, spread: float) -> float:
     return min(max((value - level) / spread, -CLIP), CLIP)
+
+
+def _statistic(river: Any, mode: str) -> float:
+    """Of Page-Hinkley: how far its sums have moved from their extremes, in the directions that count."""
+    up, down = river._sum_increase - river._min_increase, river._max_decrease - river._sum_decrease
+    return float(up if mode == "up" else down if mode == "down" else max(up, down))
 
 
 def river_version() -> str:

@@ -39,6 +39,7 @@ Foresee = Callable[[int, Int64s, Int64s], Float32s]
 user what was rated before the day, would have said; NaN for none."""
 
 _NONE = np.zeros(0, np.int64)
+_NO_UNITS = np.zeros(0)
 _IDENTITY: dict[str, Any] = {"timestamp": _NONE, "user_id": _NONE, "source": _NONE, "event_id": _NONE}
 _EMPTY: dict[str, Columns] = {
     "ratings": RatingColumns(**_IDENTITY, movie_id=_NONE, half_stars=_NONE, predicted=np.zeros(0, np.float32)),
@@ -242,7 +243,7 @@ class Monitor:
         drifting = [
             name
             for name, rule in self.thresholds.detectors.items()
-            if rule.signal in units and self._detectors[name].feed(units[rule.signal])
+            if self._detectors[name].feed(units.get(rule.signal, _NO_UNITS))
         ]
         n_late = int((ratings.timestamp < day * DAY_S).sum())
         if not live:
@@ -278,7 +279,9 @@ class Monitor:
                 signal=rule.signal,
                 fired_day=self._fired.get(name),
                 level=self._detectors[name].level,
+                spread=self._detectors[name].spread,
                 latest=self._detectors[name].latest,
+                statistic=self._detectors[name].statistic,
                 simulated=self.simulated and rule.signal in _FEEDBACK_SIGNALS,
             )
             for name, rule in self.thresholds.detectors.items()

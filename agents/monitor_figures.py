@@ -62,7 +62,7 @@ def _plain(interval: Interval) -> tuple[float, float, float]:
 
 
 def metrics_of(day: ClosedFigures, thresholds: Thresholds) -> Iterator[Figure]:
-    """``monitors.MEASURE`` with its baseline and threshold, detectors' levels, and the variants' figures.
+    """``monitors.MEASURE`` with its baseline and thresholds, detectors' readings and theirs, and the variants' figures.
 
     Whatever is insufficient is absent. What made-up users did has the label ``simulated``.
     """
@@ -80,10 +80,15 @@ def metrics_of(day: ClosedFigures, thresholds: Thresholds) -> Iterator[Figure]:
         elif rule is not None and rule.above is not None:
             yield f"monitors.{name}.threshold", rule.above, {"bound": "high"}
         yield f"monitors.{name}.breached_closes", measured.breached_closes, made_up
+        if rule is not None:
+            yield f"monitors.{name}.for_days", rule.for_days, made_up
     for name, reading in day.metrics.detectors.items():
-        for what, value in (("level", reading.level), ("latest", reading.latest)):
-            if value is not None:
+        for what in ("level", "spread", "latest", "statistic"):
+            if (value := getattr(reading, what)) is not None:
                 yield f"monitors.detector.{what}", value, {"detector": name} | _made_up(reading.simulated)
+        if (own := thresholds.detectors.get(name)) is not None:
+            what, limit = ("significance", own.delta) if own.kind == "adwin" else ("threshold", own.threshold)
+            yield f"monitors.detector.{what}", limit, {"detector": name} | _made_up(reading.simulated)
     for name, variant in day.variants.items():
         made_up = _made_up(variant.simulated)
         for measure, value in variant.measures.items():

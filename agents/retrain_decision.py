@@ -25,15 +25,18 @@ _CHANGE_DIGITS = 9
 
 
 class DetectorReading(msgspec.Struct, frozen=True, kw_only=True):
-    """A detector at a day close. fired_day: the last one on which it fired. level, latest: of its signal.
+    """A detector at a day close. fired_day: the last one on which it fired. level, spread, latest: of its signal.
 
-    simulated: the signal is made of what made-up users did.
+    statistic: the highest that Page-Hinkley compared with its threshold on this day. simulated: the signal is made of
+    what made-up users did.
     """
 
     signal: str
     fired_day: int | None = None
     level: float | None = None
+    spread: float | None = None
     latest: float | None = None
+    statistic: float | None = None
     simulated: bool = False
 
 

@@ -201,11 +201,12 @@ def measures(records: LiveRecords) -> list[Measure]:
             continue
         if name.startswith("detector."):
             detector = series.labels.get("detector", "?")
-            part = "values" if name.endswith(".latest") else "level"
-            by_name.setdefault(detector, {})[part] = series
+            part = {"latest": "values", "level": "level"}.get(name.removeprefix("detector."))
+            if part is not None:
+                by_name.setdefault(detector, {})[part] = series
             continue
         base, _, part = name.partition(".")
-        if part == "breached_closes":
+        if part in ("breached_closes", "for_days"):
             continue
         label = f"{series.labels['bound']} threshold" if part == "threshold" and "bound" in series.labels else part
         by_name.setdefault(base, {})[label or "values"] = series

@@ -26,7 +26,7 @@ from streams.records import TopicPartition
 
 __all__ = ["latest_metrics", "progress", "run_status"]
 
-_METRICS_TAIL = 500
+_METRICS_TAIL = 1_000
 """Records of each partition of ``metrics`` that are looked at for the latest value of every name."""
 
 _metric_decoder = msgspec.json.Decoder(Metric)

@@ -45,6 +45,30 @@ def test_saved_and_loaded_anywhere_it_goes_on_the_same(rule: DetectorRule, cuts:
     assert (found, detector.state()) == (fired, whole.state())
 
 
+@pytest.mark.parametrize(("mode", "sign", "fires"), [("both", 1, True), ("up", 1, True), ("down", 1, False)])
+def test_the_statistic_is_what_the_threshold_is_compared_with(mode: str, sign: int, fires: bool) -> None:
+    """The highest of what was fed last, the one that fired included; nothing in the warm-up, nor of ADWIN."""
+    rule = msgspec.structs.replace(KINDS["page-hinkley"], every=1, mode=mode)
+    detector = Detector(rule)
+    assert detector.feed(SHIFTED[: rule.warm_up]) == 0
+    assert detector.statistic is None
+    for value in sign * SHIFTED[rule.warm_up :]:
+        fired = detector.feed(np.array([value]))
+        assert detector.statistic is None or (detector.statistic > rule.threshold) == bool(fired)
+        if fired:
+            break
+    assert bool(fired) is fires
+    whole = Detector(rule)
+    whole.feed(SHIFTED)
+    assert whole.statistic is not None
+    assert (whole.statistic > rule.threshold) is fires
+    whole.feed(np.zeros(0))
+    assert whole.statistic is None, "of a day without an observation"
+    adwin = Detector(KINDS["adwin"])
+    adwin.feed(SHIFTED)
+    assert adwin.statistic is None
+
+
 def test_the_state_of_another_kind_is_refused() -> None:
     detector = Detector(KINDS["adwin"])
     detector.feed(SHIFTED)

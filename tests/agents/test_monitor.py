@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import msgspec
 import numpy as np
@@ -193,6 +194,21 @@ def test_late_ratings_count_with_the_day_that_is_closed_next() -> None:
     monitor.add(ratings=ratings(LIVE + 1, 5))
     (closed,) = monitor.close(LIVE + 1)
     assert closed.n_late == 3
+
+
+def test_the_day_on_which_a_detector_fires_tells_how_far_it_went() -> None:
+    rule = DetectorRule(signal="rating", warm_up=500, threshold=9.0)
+    thresholds = msgspec.structs.replace(tuned(), detectors={"stars": rule})
+    random = np.random.default_rng(0)
+    days = {}
+    for day in range(DAY_0, LIVE + 5):
+        rated = ratings(day)
+        days[day] = (replace(rated, half_stars=random.integers(1, 5, 100) + (4 if day >= LIVE + 2 else 0)), None)
+    closed = watch(thresholds, days)
+    assert alerted(closed) == [(2, "stars")]
+    told = [day.metrics.detectors["stars"].statistic for day in closed]
+    assert [statistic is not None and statistic > 9.0 for statistic in told] == [False, False, True, False, False]
+    assert told[3:] == [None, None], "it warms up anew"
 
 
 def random_stream(seed: int) -> tuple[RatingColumns, FeedbackColumns]:

@@ -116,6 +116,8 @@ def test_measures_have_their_thresholds_and_detectors_their_levels() -> None:
         Metric("monitors.closed", 86_400.0, 1.0),
         Metric("monitors.detector.latest", 0.5, 1.0, {"detector": "ctr_drift"}, event_time=86_400),
         Metric("monitors.detector.level", 0.1, 1.0, {"detector": "ctr_drift"}, event_time=86_400),
+        Metric("monitors.detector.threshold", 14.0, 1.0, {"detector": "ctr_drift"}, event_time=86_400),
+        Metric("monitors.ctr.for_days", 7.0, 1.0, event_time=86_400),
         Metric("monitors.variant.ctr", 0.1, 1.0, {"variant": "a"}),
     ]
     found = {one.name: one for one in measures(records_of(**{METRICS: told}))}
