@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from io import TextIOBase
 
 import structlog
 
@@ -21,16 +22,27 @@ class _SaidOnce(logging.Filter):
         return not isinstance(error, StreamLensError)
 
 
+class _Stderr(TextIOBase):
+    """Whatever stderr is when something is written: a stream that stood in for it once may be closed by then."""
+
+    def write(self, text: str) -> int:
+        return sys.stderr.write(text)
+
+    def flush(self) -> None:
+        sys.stderr.flush()
+
+
 def configure_logs(level: str) -> None:
     """Log ``level`` and worse: our own (structlog) and that of Faust and aiokafka (logging)."""
     threshold = logging.getLevelNamesMapping()[level.upper()]
-    logging.basicConfig(level=threshold, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s", force=True)
+    stderr = _Stderr()
+    logging.basicConfig(level=threshold, stream=stderr, format="%(levelname)s %(name)s: %(message)s", force=True)
     if threshold > logging.DEBUG:
         for handler in logging.getLogger().handlers:
             handler.addFilter(_SaidOnce())
     structlog.configure(
         wrapper_class=structlog.make_filtering_bound_logger(threshold),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(stderr),
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper("%H:%M:%S"),

@@ -5,11 +5,13 @@ The bus and the broker come from ``streamlens.pytest_plugin``, as they do for te
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 from hypothesis import settings
 
 from tests.stores import PostgresStores, SQLiteStores, Stores, postgres_stores
@@ -19,6 +21,22 @@ pytest_plugins = ["pytester"]
 settings.register_profile("ci", derandomize=True, deadline=None)
 if os.environ.get("CI"):
     settings.load_profile("ci")
+
+
+@pytest.fixture(autouse=True)
+def logs_as_they_were() -> Iterator[None]:
+    """A command that ran in a test sets up the logs of the process; the next test has them as they were."""
+    root = logging.getLogger()
+    level, handlers, held = root.level, list(root.handlers), structlog.get_config()
+    was_configured = structlog.is_configured()
+    yield
+    root.setLevel(level)
+    for handler in set(root.handlers) - set(handlers):
+        root.removeHandler(handler)
+    if was_configured:
+        structlog.configure(**held)
+    else:
+        structlog.reset_defaults()
 
 
 @pytest.fixture(scope="session")
