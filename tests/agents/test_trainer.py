@@ -36,6 +36,7 @@ from tests.agents.training_world import (
     T,
     Workplace,
     child,
+    in_a_fork,
     retrain_event,
     world,
 )
@@ -75,7 +76,7 @@ def decisions(place: Workplace) -> list[tuple[str, str | None, int | None]]:
 
 async def test_from_the_first_champion_to_a_better_one_that_is_kept(place: Workplace) -> None:
     beside = "decayed-popularity"  # MF would do the same, in seven seconds each time
-    options = {"rating_model": beside, "kinds": ("popularity",), "command": place.options().command}
+    options = {"rating_model": beside, "kinds": ("popularity",), "run": in_a_fork()}
     events = await place.work(retrain_event("e1"), retrain_event("e1"), **options)
     jobs = place.jobs
     assert {job.id: job.state for job in jobs.values()} == {INITIAL: "promoted", "e1": "promoted", "e1/shadow": "done"}
@@ -187,7 +188,7 @@ CRASHES = {
 async def test_a_job_killed_at_any_step_is_one_promotion(place: Workplace, crash: str) -> None:
     """The process dies where it comes to the step; the next one does not."""
     plant(place, "popularity")
-    first = await place.work(retrain_event("e1"), **QUIET, command=child(crash), prepare=one_step)
+    first = await place.work(retrain_event("e1"), **QUIET, run=in_a_fork(crash), prepare=one_step)
     job = place.jobs["e1"]
     assert (job.state, "signal 9" in job.reason) in {("queued", True), ("promoted", False)}
     assert (job.state == "promoted") == ("put(path" in crash)
@@ -262,7 +263,7 @@ def _die(*_: object) -> None:
 
 async def test_what_a_first_training_left_when_it_was_killed_is_told_of_all_the_same(place: Workplace) -> None:
     kinds = ("decayed-popularity",)
-    await place.work(kinds=kinds, command=child(CRASHES["before the result"]), prepare=one_step)
+    await place.work(kinds=kinds, run=in_a_fork(CRASHES["before the result"]), prepare=one_step)
     assert len(place.registry.versions()) == 2
     told = await place.work(kinds=kinds)
     assert [(event.kind, event.model) for event in told] == [("trained", *kinds), ("promoted", "popularity")]
