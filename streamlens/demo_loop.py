@@ -81,7 +81,7 @@ def loop_environment(settings: Settings) -> dict[str, str]:
 class LoopProgress:
     """clock: event time up to which slates are made. shown, clicks: of the variants that show the champion.
 
-    waits: what the loop waits for, empty for nothing. retrains: asked for so far; promoted, rejected: of these.
+    waits: what the loop waits for, empty for nothing. retrains: asked for so far; promoted, rejected, failed: of these.
     champion: who serves now. no_champion: why there is none and will be none, empty for anything else.
     """
 
@@ -93,6 +93,7 @@ class LoopProgress:
     retrains: int
     promoted: int
     rejected: int
+    failed: int
     champion: str | None
     no_champion: str
 
@@ -121,6 +122,7 @@ def loop_progress(
             retrains=len(states),
             promoted=states.count("promoted"),
             rejected=states.count("rejected"),
+            failed=states.count("failed"),
             champion=champion.version_id if champion else None,
             no_champion=failed[0] if failed and champion is None else "",
         )

@@ -18,6 +18,7 @@ from streamlens.presence import holder
 from streamlens.reactive_status import reactive_status
 from streamlens.store_freshness import observe
 from streamlens.target import Target
+from streamlens.training_status import jobs_status, no_champion
 from streams.bus import Bus, OffsetRange
 from streams.errors import DataError, StoreMissing
 from streams.events import DAY_S, IMPRESSIONS, METRICS, RATINGS, Metric
@@ -54,17 +55,11 @@ async def run_status(target: Target, bus: Bus, *, wall: Callable[[], float] = ti
         "freshness": await freshness_status(target, bus, wall()),
         "trainer": None if folder is None else holder(folder, "trainer"),
         "jobs": jobs_status(target.store_url),
+        "no_champion": no_champion(target.store_url, target.models),
         "reactive": reactive_status(target.store_url, held.get(IMPRESSIONS, {})),
         "monitors": monitors_status(target.store_url, held),
         "metrics": await latest_metrics(bus) if METRICS in topics else {},
     }
-
-
-def jobs_status(store_url: str) -> list[dict[str, Any]]:
-    """The trainer's jobs, by event time; none where no trainer was there."""
-    from agents.job_store import read_jobs
-
-    return [msgspec.to_builtins(job) for job in read_jobs(store_url)]
 
 
 def _loop(target: Target, ratings: dict[TopicPartition, OffsetRange]) -> dict[str, Any] | None:
@@ -118,7 +113,10 @@ def features_status(store_url: str, ratings: dict[TopicPartition, OffsetRange], 
 
 
 def progress(applied: list[AppliedOffset], ratings: dict[TopicPartition, OffsetRange], now: float) -> dict[str, Any]:
-    """Offsets, lag, clock and counts; ``clock`` is the event time that every partition has reached, 0 for none."""
+    """Offsets, lag, clock and counts; ``clock`` is the event time that every partition has reached, 0 for none.
+
+    ratings: how far the log was when it was looked at, before the store: what is applied beyond it waited for nothing.
+    """
     by_partition = {row.partition: row for row in applied}
     partitions = []
     for tp, (_, end) in sorted(ratings.items(), key=lambda row: row[0].partition):
@@ -126,7 +124,7 @@ def progress(applied: list[AppliedOffset], ratings: dict[TopicPartition, OffsetR
         offset = row.next_offset if row else 0
         clock = row.clock if row else 0
         partitions.append(
-            {"partition": tp.partition, "end": end, "applied": offset, "lag": end - offset, "clock": clock}
+            {"partition": tp.partition, "end": end, "applied": offset, "lag": max(end - offset, 0), "clock": clock}
         )
     newest = max((row.applied_ms for row in applied), default=0)
     return {

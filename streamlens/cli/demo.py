@@ -109,7 +109,8 @@ def _loop_rows(loop: LoopProgress | None) -> list[tuple[str, str]]:
     if loop is None:
         return [(name, "-") for name in ("loop", "champion", "retrain")]
     ctr = f", CTR {loop.clicks / loop.shown:.2%} of the champion's" if loop.shown else ""
-    answers = f"{text(loop.retrains)} asked for, {loop.promoted} promoted, {loop.rejected} rejected"
+    failed = f", {loop.failed} failed" if loop.failed else ""
+    answers = f"{text(loop.retrains)} asked for, {loop.promoted} promoted, {loop.rejected} rejected{failed}"
     return [
         ("loop", f"{moment(loop.clock)}, {text(loop.slates)} slates{ctr}"),
         ("champion", loop.champion or "-"),

@@ -86,11 +86,15 @@ def rollback(why: _Why, run: options.RunId = None) -> None:
 
 @app.command()
 def audit(run: options.RunId = None, as_json: options.Json = False, as_csv: options.Csv = False) -> None:
-    """Every decision, the oldest first: when, what, which version, from which, by whom and why."""
+    """Every decision, the oldest first: when, what, which version, from which, by whom and why; and what failed."""
     options.one_format(as_json, as_csv)
     import msgspec
 
-    entries = _registry(run).audit()
+    from models.registry import Registry
+    from streamlens.training_status import failed_jobs, no_champion
+
+    target = options.find_target(run)
+    entries = Registry(target.models).audit()
     if as_json:
         print_json(msgspec.to_builtins(entries))
         return
@@ -105,6 +109,11 @@ def audit(run: options.RunId = None, as_json: options.Json = False, as_csv: opti
         print_table(columns, [[moment(datetime.fromisoformat(str(at)).timestamp()), *rest] for at, *rest in rows])
     else:
         typer.echo("no decisions yet")
+    if not as_csv:
+        for job in failed_jobs(target.store_url):
+            typer.echo(f"failed, no decision: {job.id}, {job.model} as of {moment(job.event_time)}: {job.reason}")
+        if why := no_champion(target.store_url, target.models):
+            typer.echo(f"no champion: {why}")
 
 
 def _registry(run: str | None) -> Registry:

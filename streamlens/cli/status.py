@@ -51,6 +51,8 @@ def _print(found: dict[str, Any]) -> None:
     typer.echo(f"bus       {found['bus']}\nstore     {found['store']}")
     for role in ("replayer", "worker", "trainer"):
         typer.echo(f"{role:9} {'not running' if found[role] is None else f'running (process {found[role]})'}")
+    if found["no_champion"]:
+        typer.echo(f"champion  none: {found['no_champion']}")
     features = found["features"]
     if features is None:
         typer.echo("features  none yet; start `streamlens worker` to build them from the log")

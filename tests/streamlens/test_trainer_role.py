@@ -84,3 +84,41 @@ def test_what_the_trainer_refuses(workplace: Path, capsys: Capture, monkeypatch:
     monkeypatch.setenv("STREAMLENS_TRAINER_NICENESS", "20")
     assert run(TRAINER) == 2
     assert "STREAMLENS_TRAINER_NICENESS" in capsys.readouterr().err
+
+
+def test_a_first_training_that_failed_is_told_wherever_one_looks(
+    workplace: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And who asks for a training then has the first champion."""
+    monkeypatch.setenv("STREAMLENS_EXPERIMENT_CHAMPION", "popularity")
+    monkeypatch.setenv("STREAMLENS_LOOP_RATING_MODEL", "none")
+    monkeypatch.setenv("STREAMLENS_LOOP_ALIGNED", "false")
+    assert run(["replay", "--data", WORLD, "--speed", "max", "--quiet"]) == 0
+    assert run(["worker", "--until-end", "--quiet"]) == 0
+    with monkeypatch.context() as limited:
+        limited.setenv("STREAMLENS_TRAINER_MEMORY_LIMIT_MIB", "1")
+        assert run(TRAINER) == 0
+    capsys.readouterr()
+    told = "the first training, of popularity, failed: given up after one try: memory limit: "
+    assert run(["status"]) == 0
+    shown = capsys.readouterr().out
+    assert f"champion  none: {told}" in shown
+    assert "`streamlens train --model popularity --promote`" in shown
+    assert run(["models", "audit"]) == 0
+    decisions, failed, none = capsys.readouterr().out.splitlines()
+    assert decisions == "no decisions yet"
+    assert failed.startswith("failed, no decision: ")
+    assert "/trainer/initial, popularity as of " in failed
+    assert none.startswith(f"no champion: {told}")
+    assert run(["models", "audit", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == []
+    assert run(["retrain", "--model", "popularity", "--reason", "more memory now"]) == 0
+    assert run(TRAINER) == 0
+    capsys.readouterr()
+    assert run(["status", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["no_champion"], [job["state"] for job in found["jobs"]]) == ("", ["failed", "promoted"])
+    assert run(["models", "audit"]) == 0
+    _, decision, failed = capsys.readouterr().out.splitlines()
+    assert "there was no champion to compare with" in decision
+    assert failed.startswith("failed, no decision: ")
