@@ -6,9 +6,9 @@ Each agent is a role of ``streamlens worker``, with a pure core, a store of its 
 - loop: core ``sessions``, ``variants``, ``slate_lists``, ``alignment``; ``loop_steps``, ``loop_store``, ``loop``,
   ``loop_worker`` (docs/loop.md)
 - reactive users of a synthetic world: core ``reactive_users``; ``reactive`` and its kin (docs/loop.md)
-- monitors: core ``monitor``, ``detectors``, ``retrain_decision``, ``thresholds``; ``day_log``, ``monitor_ingest``,
+- monitors: core ``monitor``, ``rule_windows``, ``detectors``, ``retrain_decision``; ``day_log``, ``monitor_ingest``,
   ``monitors``, ``monitors_worker`` (docs/monitoring.md)
-- trainer: core ``jobs``, ``promotion_gates``; ``job_store``, ``training_job`` (the child process),
+- trainer: core ``jobs``, ``promotion_gates``; ``job_store``, ``training_job`` (the child process), ``job_answer``,
   ``training_supervisor``, ``trainer`` (docs/training.md)
 
 What they share: ``store_app`` (a Faust app that goes on from its store), ``store_thread``, ``beside``, ``outbox``.

@@ -10,24 +10,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
-import msgspec
 import numpy as np
 
 from agents.day_sums import BINS, DayBook, PopularityProfile, Seen, add_up
 from agents.detectors import Detector
-from agents.measures import OF_FEEDBACK, OF_MODEL, OF_TRAINING, SAMPLE, Baseline, Measure, measure, value_of
-from agents.monitor_columns import Columns, FeedbackColumns, PackedArray, RatingColumns, SlateColumns, pack, unpack
-from agents.monitor_state import NEXT, MonitorState, WaitingState, decode_state, encode_state
-from agents.retrain_decision import Decision, DetectorReading, Metrics, breaches, evidence_of, should_retrain
+from agents.monitor_columns import FeedbackColumns, PackedArray, RatingColumns, SlateColumns, pack, unpack
+from agents.monitor_state import NEXT, MonitorState, decode_state, encode_state
+from agents.retrain_decision import Decision, DetectorReading, Metrics, evidence_of, should_retrain
+from agents.rule_windows import RuleWindows
 from agents.signals import signals_of
 from agents.slate_outcomes import OpenSlates
 from agents.taste_book import TasteBook
 from agents.thresholds import Thresholds
+from agents.waiting_columns import WaitingColumns
 from featurestore.catalogue import EMPTY_CATALOGUE, Catalogue
 from models.interactions import Float32s
-from models.slates import SLATE_SIZE
 from streams.errors import StateOutdated
 from streams.events import DAY_S, Alert
 from streams.records import Int64s
@@ -38,16 +36,7 @@ Foresee = Callable[[int, Int64s, Int64s], Float32s]
 """Given a day, and users and movies (n,) of its ratings: the stars (n,) that a model fitted before, which knows of each
 user what was rated before the day, would have said; NaN for none."""
 
-_NONE = np.zeros(0, np.int64)
 _NO_UNITS = np.zeros(0)
-_IDENTITY: dict[str, Any] = {"timestamp": _NONE, "user_id": _NONE, "source": _NONE, "event_id": _NONE}
-_EMPTY: dict[str, Columns] = {
-    "ratings": RatingColumns(**_IDENTITY, movie_id=_NONE, half_stars=_NONE, predicted=np.zeros(0, np.float32)),
-    "slates": SlateColumns(**_IDENTITY, movie_ids=np.zeros((0, SLATE_SIZE), np.int64)),
-    "feedback": FeedbackColumns(
-        **_IDENTITY, n_shown=_NONE, n_clicked=_NONE, n_ratings=_NONE, simulated=np.zeros(0, bool)
-    ),
-}
 
 _FEEDBACK_SIGNALS = ("ctr", "session_length")
 
@@ -78,18 +67,15 @@ class Monitor:
         self.closed_day: int | None = None
         self.asked_day: int | None = None
         self.simulated = False
-        self._waiting: dict[str, list[Columns]] = {kind: [empty] for kind, empty in _EMPTY.items()}
+        self._waiting = WaitingColumns()
         self._seen = Seen()
         self._taste = TasteBook(catalogue)
         self._stars = np.zeros(BINS, np.int64)
         self._slates = OpenSlates()
         self._book = DayBook()
-        self._model_day = self.live_day
+        self._rules = RuleWindows(thresholds, self.live_day)
         self._profile: PopularityProfile | None = None
         self._training_stars: Int64s | None = None
-        self._baselines: dict[str, Baseline] = {}
-        self._floors: dict[str, int] = {}
-        self._breached: dict[str, int] = {}
         self._alerting: set[str] = set()
         self._detectors = {name: Detector(rule) for name, rule in thresholds.detectors.items()}
         self._fired: dict[str, int] = {}
@@ -103,8 +89,7 @@ class Monitor:
     ) -> None:
         """Keep records, of any days and in any order, until their day is closed."""
         for kind, columns in (("ratings", ratings), ("slates", slates), ("feedback", feedback)):
-            if columns is not None and len(columns):
-                self._waiting[kind].append(columns)
+            self._waiting.add(kind, columns)
 
     def close(
         self, day: int, offsets: Mapping[str, int] | None = None, foresee: Foresee | None = None
@@ -116,23 +101,11 @@ class Monitor:
         """
         if self.closed_day is not None and day <= self.closed_day:
             return []  # what came late waits for the next day
-        held = {kind: type(parts[0]).concat(parts) for kind, parts in self._waiting.items()}
-        end = (day + 1) * DAY_S
-        self._waiting = {kind: [columns.take(columns.timestamp >= end)] for kind, columns in held.items()}
-        now = {kind: columns.take(columns.timestamp < end).in_order() for kind, columns in held.items()}
-        days = np.unique(np.concatenate([c.timestamp for c in now.values()]) // DAY_S)
-        on_time = days[days > (-1 if self.closed_day is None else self.closed_day)]
-        if not len(on_time) and len(days):
-            on_time = np.array([day])  # only late ones came
         found = []
-        for number, one in enumerate(on_time.tolist()):
-            since = 0 if number == 0 else one * DAY_S
-            records = {
-                kind: c.take((c.timestamp >= since) & (c.timestamp < (one + 1) * DAY_S)) for kind, c in now.items()
-            }
+        for one, (ratings, slates, feedback) in self._waiting.days_to(day, self.closed_day):
             if foresee is not None and one >= self.live_day:
-                records["ratings"] = _foreseen(one, records["ratings"], foresee)  # type: ignore[arg-type]
-            closed = self._close(one, dict(offsets or {}), **records)  # type: ignore[arg-type]
+                ratings = _foreseen(one, ratings, foresee)
+            closed = self._close(one, dict(offsets or {}), ratings, slates, feedback)
             if closed is not None:
                 found.append(closed)
         self.closed_day = day
@@ -146,11 +119,7 @@ class Monitor:
         """
         if self._profile is None:
             self._go_live()
-        self._model_day = day + 1
-        self._baselines = {name: b for name, b in self._baselines.items() if b.origin == "training"}
-        self._baselines |= {name: Baseline(value, "champion") for name, value in baselines.items()}
-        self._floors = {}
-        self._breached = {}
+        self._rules.promoted(day + 1, baselines)
         self._alerting = set()
         self._slates.forget()
         self._learn_training()
@@ -164,10 +133,10 @@ class Monitor:
         movies = self._seen.movies
         state = MonitorState(
             live_day=self.live_day,
-            model_day=self._model_day,
+            model_day=self._rules.model_day,
             closed_day=self.closed_day,
             asked_day=self.asked_day,
-            waiting={kind: _waiting_state(parts) for kind, parts in self._waiting.items()},
+            waiting=self._waiting.state(),
             seen_users=_packed_set(self._seen.users),
             audience=_packed_set(self._seen.audience),
             seen_movies=(
@@ -180,9 +149,9 @@ class Monitor:
             taste=self._taste.state(),
             slates=self._slates.state(),
             book=self._book.state(),
-            baselines=self._baselines,
-            floors=self._floors,
-            breached=self._breached,
+            baselines=self._rules.baselines,
+            floors=self._rules.floors,
+            breached=self._rules.breached,
             alerting=sorted(self._alerting),
             detectors={name: detector.state() for name, detector in self._detectors.items()},
             fired=self._fired,
@@ -199,10 +168,8 @@ class Monitor:
             monitor._taste = TasteBook.of(state.taste, catalogue)
         except ValueError as error:
             raise StateOutdated(f"monitor state: {error}; {NEXT}") from error
-        monitor._model_day, monitor.closed_day, monitor.asked_day = state.model_day, state.closed_day, state.asked_day
-        for kind, held in state.waiting.items():
-            arrays = {name: unpack(array) for name, array in held.arrays.items()}
-            monitor._waiting[kind] = [type(_EMPTY[kind])(**arrays, sources=held.sources)]
+        monitor.closed_day, monitor.asked_day = state.closed_day, state.asked_day
+        monitor._waiting = WaitingColumns.of(state.waiting)
         monitor._seen.users = set(unpack(state.seen_users).tolist())
         monitor._seen.audience = set(unpack(state.audience).tolist())
         ids, counts = (unpack(array).tolist() for array in state.seen_movies)
@@ -211,8 +178,9 @@ class Monitor:
         monitor._profile = state.profile and PopularityProfile(*map(unpack, state.profile))
         monitor._training_stars = None if state.training_stars is None else unpack(state.training_stars)
         monitor._slates, monitor._book = OpenSlates.of(state.slates), DayBook.of(state.book)
-        monitor._baselines, monitor._floors = dict(state.baselines), dict(state.floors)
-        monitor._breached, monitor._alerting = dict(state.breached), set(state.alerting)
+        rules, monitor._alerting = monitor._rules, set(state.alerting)
+        rules.model_day, rules.baselines = state.model_day, dict(state.baselines)
+        rules.floors, rules.breached = dict(state.floors), dict(state.breached)
         for name, detector in state.detectors.items():
             monitor._detectors[name] = Detector(thresholds.detectors[name], detector)
         monitor._fired = dict(state.fired)
@@ -258,22 +226,24 @@ class Monitor:
     def _go_live(self) -> None:
         """The training part is over: take baselines from it."""
         self._learn_training()
-        last = self.live_day - 1
-        for name in OF_TRAINING:
-            rule = self.thresholds.rules.get(name)
-            reaching = None if rule is None else self._book.reaching(SAMPLE[name], rule.min_sample, last)
-            if reaching is None:
-                continue
-            sums = self._book.total(min(reaching, last - self.thresholds.baseline_days + 1), last)
-            value = value_of(name, sums, assumptions=self.thresholds.assumptions)
-            self._baselines[name] = Baseline(value, "training")
+        self._rules.go_live(self._book, self.live_day - 1)
 
     def _learn_training(self) -> None:
         self._profile = PopularityProfile.of(self._seen.movies)
         self._training_stars = self._stars.copy()
 
     def _metrics(self, day: int, offsets: dict[str, int]) -> Metrics:
-        measures = {name: self._marked(name, self._measured(name, day)) for name in self.thresholds.rules}
+        measures = {
+            name: self._rules.measured(
+                name,
+                day,
+                self._book,
+                profile=self._profile,
+                training_stars=self._training_stars,
+                simulated=self.simulated,
+            )
+            for name in self.thresholds.rules
+        }
         readings = {
             name: DetectorReading(
                 signal=rule.signal,
@@ -287,43 +257,6 @@ class Monitor:
             for name, rule in self.thresholds.detectors.items()
         }
         return Metrics(day=day, measures=measures, detectors=readings, asked_day=self.asked_day, offsets=offsets)
-
-    def _marked(self, name: str, measured: Measure) -> Measure:
-        return msgspec.structs.replace(measured, simulated=self.simulated and name in OF_FEEDBACK)
-
-    def _measured(self, name: str, day: int) -> Measure:
-        rule, first_day = self.thresholds.rules[name], self._book.first_day
-        of_book = day if first_day is None else first_day
-        floor = max(of_book, self._floors.get(name, of_book if name == "volume" else self._model_day))
-        measured = measure(
-            self._book,
-            name,
-            rule,
-            day,
-            floor=floor,
-            longest_days=self.thresholds.longest_days,
-            assumptions=self.thresholds.assumptions,
-            profile=self._profile,
-            training_stars=self._training_stars,
-        )
-        if measured.value is None:
-            return _with(measured, None, self._breached.get(name, 0))
-        baseline = measured.baseline or self._baseline_of(name)
-        if baseline is None and name in (*OF_MODEL, *OF_TRAINING):
-            # Nothing to compare the first window with: it is what the following ones are compared with.
-            self._baselines[name], self._floors[name] = Baseline(measured.value, "first_window"), day + 1
-        measured = _with(measured, baseline, 0)
-        self._breached[name] = self._breached.get(name, 0) + 1 if breaches(rule, measured) else 0
-        return _with(measured, baseline, self._breached[name])
-
-    def _baseline_of(self, name: str) -> Baseline | None:
-        fixed = self.thresholds.baselines.get(name)
-        if fixed is not None:
-            return Baseline(fixed, "fixed")
-        known = self._baselines.get(name)
-        if known is not None and known.origin == "champion" and self.simulated and name in OF_FEEDBACK:
-            return None  # a validation replays what was rated: made-up users click at another rate
-        return known
 
     def _alerts(self, metrics: Metrics, drifting: Sequence[str]) -> list[Alert]:
         """Of rules from the close on which they begin to fire, until they recover; of detectors, each time."""
@@ -347,10 +280,6 @@ class Monitor:
         return alerts
 
 
-def _with(measured: Measure, baseline: Baseline | None, breached_closes: int) -> Measure:
-    return msgspec.structs.replace(measured, baseline=baseline, breached_closes=breached_closes)
-
-
 def _foreseen(day: int, ratings: RatingColumns, foresee: Foresee) -> RatingColumns:
     """What came late gets no stars: what its user had rated by the day holds the rating itself."""
     asked = np.flatnonzero(ratings.timestamp >= day * DAY_S)
@@ -362,8 +291,3 @@ def _foreseen(day: int, ratings: RatingColumns, foresee: Foresee) -> RatingColum
 
 def _packed_set(ids: set[int]) -> PackedArray:
     return pack(np.sort(np.fromiter(ids, np.int64, len(ids))))
-
-
-def _waiting_state(parts: list[Columns]) -> WaitingState:
-    held = type(parts[0]).concat(parts)
-    return WaitingState(held.sources, {name: pack(array) for name, array in held.arrays().items()})

@@ -11,21 +11,20 @@ import asyncio
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
-from typing import Protocol, cast
+from typing import cast
 
 import structlog
 
-from agents.day_log import DayLog, DayRecords, Rejected
+from agents.day_log import DayLog, DayRecords
 from agents.monitor import ClosedDay
 from agents.monitor_columns import RatingColumns, ShownSlates, ToldFeedback
-from agents.monitor_events import MONITORS, alert_records, dead_letter_records, retrain_event, retrain_record
-from agents.monitor_figures import figures_of
-from agents.monitor_records import TOPICS, TakenRecords, rejected_record, take_records
+from agents.monitor_events import MONITORS
+from agents.monitor_records import take_records
+from agents.monitor_settings import Facts, MonitorSettings, Predictor
+from agents.monitor_step import ClosedStep
 from agents.monitor_store import (
     REBUILD,
     ClosedFigures,
-    Request,
     open_monitors,
     read_state,
     write_closed,
@@ -35,78 +34,19 @@ from agents.monitor_store import (
 )
 from agents.run_monitor import RunMonitor
 from agents.store_thread import StoreThread
-from agents.thresholds import Thresholds
-from featurestore.aggregate import Cursor
-from featurestore.catalogue import EMPTY_CATALOGUE, Catalogue
 from featurestore.database import Database
-from featurestore.partition_writer import OutboxRecord, OutboxRow
+from featurestore.partition_writer import OutboxRow
 from featurestore.topics_writer import TopicsWriter
-from models.interactions import Float32s
 from streams.bus import OffsetRange, TopicInfo
 from streams.errors import StateOutdated, StoreError, StoreSetBack, StoreUnavailable
 from streams.events import DAY_S, FEEDBACK, IMPRESSIONS, RATINGS
-from streams.records import Int64s, RecordBatch, TopicPartition
+from streams.records import RecordBatch, TopicPartition
 
-__all__ = ["Facts", "MonitorIngest", "MonitorSettings", "Predictor"]
+__all__ = ["MonitorIngest"]
 
 _LOOK_AGAIN_S = 0.02
 
 log = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class MonitorSettings:
-    """What is monitored, and how.
-
-    live_from: event time at which the training part ends. champions: the variants that show the champion. model: what
-    retrain events ask for where no slate has told which champion serves. train_delay_s: event time from a decision to
-    its answer. slates: whether a loop makes slates; without, only ``ratings`` is read. catalogue: the movies' genres,
-    of which tastes are made. held_records: so many may wait for their day before partitions that are ahead are read no
-    further.
-    """
-
-    run_id: str
-    thresholds: Thresholds
-    live_from: int
-    champions: frozenset[str] = frozenset({"champion"})
-    model: str = "mf"
-    train_delay_s: int = DAY_S
-    slates: bool = True
-    catalogue: Catalogue = EMPTY_CATALOGUE
-    save_every_s: float = 1.0
-    held_records: int = 500_000
-
-    @property
-    def topics(self) -> tuple[str, ...]:
-        return TOPICS if self.slates else (RATINGS,)
-
-
-class Predictor(Protocol):
-    """See :class:`agents.foresight.Foresight`."""
-
-    def waits_for(self, event_time: int) -> str: ...
-    def stars(self, day: int, user_ids: Int64s, movie_ids: Int64s) -> Float32s: ...
-
-
-class Facts(Protocol):
-    """See :class:`agents.version_facts.VersionFacts`."""
-
-    def kind(self, version_id: str) -> str | None: ...
-    def baselines(self, version_id: str) -> Mapping[str, float]: ...
-
-
-@dataclass(slots=True)
-class _Step:
-    """What is closed and not yet written. cursors: of all partitions; None before the first close."""
-
-    closed: int = 0
-    cursors: dict[TopicPartition, Cursor] | None = None
-    sources: dict[TopicPartition, set[str]] = field(default_factory=dict)
-    rejected: list[Rejected] = field(default_factory=list)
-    days: list[ClosedFigures] = field(default_factory=list)
-    records: list[OutboxRecord] = field(default_factory=list)
-    requests: list[Request] = field(default_factory=list)
-    state: bytes = b""
 
 
 class MonitorIngest:
@@ -139,8 +79,8 @@ class MonitorIngest:
         self._monotonic = monotonic
         self._monitor: RunMonitor | None = None
         self._log: DayLog | None = None
-        self._step = _Step()
-        self._ready: _Step | None = None
+        self._step = ClosedStep()
+        self._ready: ClosedStep | None = None
         self._decided = 0
         self._told = 0
         self._saved_at = monotonic()
@@ -199,7 +139,7 @@ class MonitorIngest:
 
     def _forget(self) -> None:
         self._monitor = self._log = self._ready = None
-        self._step = _Step()
+        self._step = ClosedStep()
 
     # Taking in, and closing days
 
@@ -224,7 +164,7 @@ class MonitorIngest:
         if term != self._term or self._log is None:
             return ""
         self._write_ready()
-        self._log.take(taken for batch in batches for taken in _taken(batch))
+        self._log.take(taken for batch in batches for taken in take_records(batch))
         missing = self._close_days(self._log)
         self._tell_closed()
         return missing
@@ -261,32 +201,11 @@ class MonitorIngest:
 
     def _keep(self, records: DayRecords, closed: Sequence[ClosedDay]) -> None:
         assert self._monitor is not None
-        step = self._step
-        step.closed, step.cursors = records.event_time, records.cursors
-        for tp, names in records.sources.items():
-            step.sources.setdefault(tp, set()).update(names)
-        step.rejected += [one for one in records.rejected if one.topic != RATINGS]
-        for number, day in enumerate(closed, 1):
-            figures = figures_of(day, self._monitor, whole=number == len(closed))
-            step.days.append(figures)
-            self.latest = figures
-            if day.metrics.event_time > self._decided:
-                self._emit(day)
-        if step.records or self._monotonic() - self._saved_at >= self.settings.save_every_s:
+        self._step.add(records, closed, self._monitor, self.settings, self._facts, decided=self._decided)
+        if self._step.days:
+            self.latest = self._step.days[-1]
+        if self._step.records or self._monotonic() - self._saved_at >= self.settings.save_every_s:
             self._save()
-
-    def _emit(self, day: ClosedDay) -> None:
-        assert self._monitor is not None
-        wanted, step = self.settings, self._step
-        step.records += alert_records(wanted.run_id, day)
-        if not day.decision.retrain:
-            return
-        version = self._monitor.version
-        model = wanted.model if version is None else self._facts.kind(version) or wanted.model
-        event = retrain_event(wanted.run_id, model, day)
-        step.records.append(retrain_record(event))
-        due = day.metrics.event_time + wanted.train_delay_s
-        step.requests.append(Request(event.id, day.metrics.event_time, due, model))
 
     # Writing
 
@@ -302,9 +221,8 @@ class MonitorIngest:
         self._write_ready()
         if self._step.cursors is None or self._monitor is None:
             return
-        step, self._step = self._step, _Step()
-        step.state = self._monitor.to_json()
-        step.records += dead_letter_records(self.settings.run_id, step.rejected)
+        step, self._step = self._step, ClosedStep()
+        step.end(self._monitor, self.settings.run_id)
         self._ready = step
         self._write_ready()
 
@@ -377,14 +295,3 @@ class MonitorIngest:
         """Wait for the transaction under way, then close the store."""
         self.thread.close()
         self.writer.close()
-
-
-def _taken(batch: RecordBatch) -> list[TakenRecords]:
-    """Whatever a record does to the decoder must not stop the stream: it is found, and set aside."""
-    try:
-        return [take_records(batch)]
-    except Exception as error:
-        if len(batch) == 1:
-            return [rejected_record(batch, f"cannot be taken in: {error!r}")]
-        middle = len(batch) // 2
-        return [*_taken(batch.slice(0, middle)), *_taken(batch.slice(middle, len(batch)))]

@@ -20,7 +20,7 @@ from streams.batch import InvalidRecord, decode_ratings
 from streams.events import FEEDBACK, IMPRESSIONS, RATINGS, Feedback, Slate
 from streams.records import Int64s, RecordBatch
 
-__all__ = ["NOTHING", "TOPICS", "TakenRecords", "rejected_record", "take_records"]
+__all__ = ["NOTHING", "TOPICS", "TakenRecords", "take_records"]
 
 TOPICS = (RATINGS, IMPRESSIONS, FEEDBACK)
 """What monitors read; impressions and feedback only where a loop makes slates."""
@@ -51,9 +51,18 @@ class TakenRecords:
     invalid: list[InvalidRecord]
 
 
-def take_records(batch: RecordBatch) -> TakenRecords:
-    """Decode and check one batch of one of :data:`TOPICS`."""
-    return _take_ratings(batch) if batch.topic == RATINGS else _take_others(batch)
+def take_records(batch: RecordBatch) -> list[TakenRecords]:
+    """Decode and check one batch of one of :data:`TOPICS`.
+
+    Whatever a record does to the decoder must not stop the stream: it is found, and set aside.
+    """
+    try:
+        return [_take_ratings(batch) if batch.topic == RATINGS else _take_others(batch)]
+    except Exception as error:
+        if len(batch) == 1:
+            return [_rejected(batch, f"cannot be taken in: {error!r}")]
+        middle = len(batch) // 2
+        return [*take_records(batch.slice(0, middle)), *take_records(batch.slice(middle, len(batch)))]
 
 
 def _take_ratings(batch: RecordBatch) -> TakenRecords:
@@ -103,7 +112,7 @@ def _take_others(batch: RecordBatch) -> TakenRecords:
     )
 
 
-def rejected_record(batch: RecordBatch, reason: str) -> TakenRecords:
+def _rejected(batch: RecordBatch, reason: str) -> TakenRecords:
     """A batch of one record that holds nothing but that record as invalid."""
     return TakenRecords(
         topic=batch.topic,

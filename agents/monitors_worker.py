@@ -10,7 +10,8 @@ from pathlib import Path
 from agents.beside import serve_beside
 from agents.foresight import Foresight, RatingModel
 from agents.monitor_events import MONITORS
-from agents.monitor_ingest import MonitorIngest, MonitorSettings
+from agents.monitor_ingest import MonitorIngest
+from agents.monitor_settings import MonitorSettings
 from agents.monitor_telemetry import MonitorMetrics, publish_monitor_metrics
 from agents.monitors import create_monitors_app, keep_monitors
 from agents.outbox import drain_outbox, publish_outbox

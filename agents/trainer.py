@@ -18,7 +18,8 @@ from agents.beside import or_stop
 from agents.job_store import TRAINER, JobStore
 from agents.outbox import drain_outbox, publish_outbox
 from agents.store_thread import StoreThread
-from agents.training_supervisor import Supervisor, TrainerOptions
+from agents.trainer_options import TrainerOptions
+from agents.training_supervisor import Supervisor
 from featurestore.partition_writer import OutboxRow
 from streams.app import BatchedApp
 from streams.bus import Bus, open_bus

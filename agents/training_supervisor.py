@@ -10,8 +10,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import shutil
-import sys
-from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +18,6 @@ import msgspec
 import numpy as np
 import structlog
 
-from agents.features import FEATURES
 from agents.job_process import Ended, Limits, run_process
 from agents.job_store import JobStore, NotHeld
 from agents.jobs import (
@@ -38,64 +35,22 @@ from agents.jobs import (
     shadow_of_entry,
     started,
 )
-from agents.monitor_store import read_decided
+from agents.registry_decision import decide, outcome_decided
 from agents.store_thread import StoreThread
-from agents.thresholds import Gates, default_thresholds
-from agents.training_job import RESULT, TrainingTask
-from featurestore.aggregate import Accepted
-from featurestore.reader import FeatureReader
-from models.interactions import Interactions
+from agents.trainer_options import TrainerOptions
+from agents.training_job import RESULT
+from agents.training_progress import progress_of, ratings_since, slates_since
+from agents.training_task import TrainingTask
 from models.registry import Registry
-from models.trials import slate_times
-from streams.errors import ModelError, StoreMissing
-from streams.events import DAY_S, RATINGS
-from streams.records import Int64s
+from streams.errors import ModelError
+from streams.events import DAY_S
 
-__all__ = ["Supervisor", "TrainerOptions"]
+__all__ = ["Supervisor"]
 
-_BY = "trainer"
 _NO_USE_TO_TRY_AGAIN = 2
 _NO_TIMES = np.zeros(0, np.int64)
 
 log = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrainerOptions:
-    """What a trainer runs on, and how.
-
-    partitions: of ``ratings``. models: the registry's folder; jobs: where each job has a folder while it runs.
-    training_end: event time at which the live part begins; None: nothing is trained unless it is asked for. monitored:
-    whether monitors belong to the run, so that its end is theirs. aligned: whether jobs run in event time, none before
-    the monitors have decided up to it. champion,
-    kinds: the kind that serves first, and those that are trained beside it. rating_model: trained along with every
-    champion; None for none. train_delay_s: event time from what asks for a training to what it changes. lateness_s: how
-    long ratings of an event time are waited for. data: the dataset. command: of a job's process.
-    """
-
-    bus_url: str
-    store_url: str
-    models: Path
-    jobs: Path
-    run_id: str = ""
-    partitions: int = 4
-    training_end: int | None = None
-    champion: str = "ease"
-    kinds: tuple[str, ...] = ()
-    rating_model: str | None = "mf"
-    train_delay_s: int = DAY_S
-    lateness_s: int = DAY_S
-    monitored: bool = False
-    aligned: bool = True
-    gates: Gates = default_thresholds().gates
-    data: str | None = None
-    time_limit_s: float = 3_600.0
-    memory_limit_mib: float = 4_096.0
-    max_attempts: int = 3
-    niceness: int = 10
-    store_patience_s: float = 30.0
-    poll_s: float = 0.25
-    command: Sequence[str] = (sys.executable, "-m", "agents.training_job")
 
 
 @dataclass(slots=True)
@@ -145,7 +100,7 @@ class Supervisor:
 
     async def step(self) -> bool:
         """Run the next job, where one can be; True where one was. The trainer's partition is held."""
-        progress = await asyncio.to_thread(_progress_of, self.options)
+        progress = await asyncio.to_thread(progress_of, self.options)
         if progress is None:
             return False
         settled, decided = (find(self.options.lateness_s) for find in (progress.settled, progress.decided))
@@ -207,12 +162,12 @@ class Supervisor:
             return job
         least = self.options.gates.shadow_min_slates
         n_ratings = await asyncio.to_thread(
-            _ratings_since, self.options.store_url, job.since // DAY_S, settled // DAY_S + 1
+            ratings_since, self.options.store_url, job.since // DAY_S, settled // DAY_S + 1
         )
         counted = self._counted.setdefault(job.id, _Counted(0, 0))
         times = _NO_TIMES
         if counted.slates + n_ratings - counted.ratings >= least:  # a rating makes one slate at most
-            times = await asyncio.to_thread(_slates_since, self.options.store_url, job.since, settled)
+            times = await asyncio.to_thread(slates_since, self.options.store_url, job.since, settled)
             counted.slates, counted.ratings = len(times), n_ratings
         looked = shadow_checked(job, times, least, settled, self.options.train_delay_s)
         if looked != job:
@@ -284,7 +239,7 @@ class Supervisor:
         outcome = self._found(job)
         if outcome is None:
             return False
-        outcome = await asyncio.to_thread(_decide, self._registry, job, outcome)
+        outcome = await asyncio.to_thread(decide, self._registry, job, outcome)
         ended = finished(job, outcome)
         shadows = []
         if ended.state == "promoted" and ended.kind == "retrain" and ended.against is not None:
@@ -298,19 +253,7 @@ class Supervisor:
     def _found(self, job: Job) -> Outcome | None:
         with suppress(FileNotFoundError, msgspec.DecodeError):
             return msgspec.json.decode((self._folder(job) / RESULT).read_bytes(), type=Outcome)
-        entry = self._registry.answer_to(job.id)
-        if entry is None:
-            return None
-        decisions = {"promoted": "promote", "rejected": "reject", "rolled back": "roll back"}
-        return msgspec.convert(
-            {
-                "decision": decisions[entry.action],
-                "reason": entry.why,
-                "version_id": None if entry.action == "rolled back" else entry.version_id,
-                "against": entry.previous,
-            },
-            Outcome,
-        )
+        return outcome_decided(self._registry, job.id)
 
     async def _interrupt(self, job: Job, why: str, *, final: bool = False) -> None:
         after = interrupted(job, why, job.attempts if final else self.options.max_attempts)
@@ -329,59 +272,3 @@ class Supervisor:
 def _is_final(ended: Ended) -> bool:
     """Whether another try would end the same way."""
     return ended.exceeded is not None or ended.code == _NO_USE_TO_TRY_AGAIN
-
-
-def _decide(registry: Registry, job: Job, outcome: Outcome) -> Outcome:
-    """In the registry, once for a job's id; what cannot be done fails the job."""
-    how = {"by": _BY, "why": outcome.reason, "effective": job.due, "request": job.id}
-    try:
-        if outcome.decision == "roll back":
-            champion = registry.champion()
-            if registry.answer_to(job.id) is None and champion and champion.version_id != job.version_id:
-                reason = f"{champion.version_id} takes over; nothing to roll back. {outcome.reason}"
-                return msgspec.structs.replace(outcome, decision="none", reason=reason)
-            registry.roll_back(**how, champion=job.version_id)  # type: ignore[arg-type]
-        elif outcome.version_id is not None and outcome.decision == "promote":
-            registry.promote(registry.get(outcome.version_id), **how)  # type: ignore[arg-type]
-        elif outcome.version_id is not None and outcome.decision == "reject":
-            registry.reject(registry.get(outcome.version_id), **how)  # type: ignore[arg-type]
-    except ModelError as error:
-        return msgspec.structs.replace(outcome, decision="fail", reason=str(error))
-    return outcome
-
-
-def _progress_of(options: TrainerOptions) -> Progress | None:
-    """None before the features have begun with every partition."""
-    # Monitors first: what they have closed, the features had applied.
-    monitors = read_decided(options.store_url)
-    try:
-        with FeatureReader(options.store_url) as reader:
-            rows = [row for row in reader.applied() if row.topic == RATINGS and row.agent == FEATURES]
-    except StoreMissing:
-        return None
-    if len(rows) < options.partitions:
-        return None
-    return Progress(
-        closed=min(row.closed for row in rows),
-        ended=all(row.end_of_run for row in rows),
-        monitored=monitors.closed if monitors and options.aligned else None,
-        monitors_ended=monitors is not None and monitors.ended,
-        asked=frozenset() if monitors is None else monitors.asked,
-    )
-
-
-def _ratings_since(store_url: str, first_day: int, end_day: int) -> int:
-    with FeatureReader(store_url) as reader:
-        return reader.ratings_on_days(first_day, end_day)
-
-
-def _slates_since(store_url: str, since: int, until: int) -> Int64s:
-    """When slates were made from ``since`` to before ``until``; late ratings make none."""
-    with FeatureReader(store_url) as reader:
-        parts = [_on_time(page) for page in reader.history_pages(before=until)]
-    return slate_times(Interactions.concat(parts), since)
-
-
-def _on_time(page: Accepted) -> Interactions:
-    kept = page.where(~page.late)
-    return Interactions(kept.user_id, kept.movie_id, kept.half_stars / 2, kept.timestamp)

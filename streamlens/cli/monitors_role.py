@@ -43,7 +43,7 @@ async def work_monitors(
 
 
 def _options(target: Target, own_id: str | None) -> MonitorsOptions:
-    from agents.monitor_ingest import MonitorSettings
+    from agents.monitor_settings import MonitorSettings
     from agents.monitors_worker import MonitorsOptions
     from agents.thresholds import default_thresholds, load_thresholds
     from agents.variants import CHAMPION

@@ -10,7 +10,8 @@ from streamlens.cli.console import StatusLine, text
 
 if TYPE_CHECKING:
     from agents.trainer import Trainer
-    from agents.training_supervisor import Supervisor, TrainerOptions
+    from agents.trainer_options import TrainerOptions
+    from agents.training_supervisor import Supervisor
     from streamlens.target import Target
 
 __all__ = ["work_trainer"]
@@ -43,7 +44,7 @@ async def work_trainer(target: Target, stopping: asyncio.Event, *, until_end: bo
 def trainer_options(target: Target) -> TrainerOptions:
     """What the run and the settings say."""
     from agents.thresholds import default_thresholds, load_thresholds
-    from agents.training_supervisor import TrainerOptions
+    from agents.trainer_options import TrainerOptions
     from streams.events import DAY_S
 
     settings, thresholds = target.settings, target.settings.monitors.thresholds

@@ -15,7 +15,8 @@ import pytest
 
 from agents import monitor_ingest
 from agents.monitor_figures import metrics_of
-from agents.monitor_ingest import MonitorIngest, MonitorSettings
+from agents.monitor_ingest import MonitorIngest
+from agents.monitor_settings import MonitorSettings
 from agents.monitor_store import open_monitors, read_closed, read_figures, read_requests, read_state
 from agents.thresholds import Thresholds
 from featurestore.partition_writer import OutboxRow

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from agents.monitor_ingest import MonitorSettings
+from agents.monitor_settings import MonitorSettings
 from agents.monitor_store import read_closed, read_requests
 from agents.monitors_worker import MonitorsOptions, MonitorsWorker
 from streams.bus import Bus, open_bus

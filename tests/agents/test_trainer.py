@@ -21,6 +21,7 @@ from agents import training_supervisor
 from agents.jobs import Job
 from agents.monitor_store import Request, open_monitors, write_closed, write_requests
 from agents.trainer import Trainer
+from agents.training_progress import progress_of
 from agents.training_supervisor import Supervisor
 from featurestore.schema import applied
 from models.training import Recipe, train_version
@@ -165,7 +166,7 @@ def none(supervisor: Supervisor) -> None:
     """The trainer only sees what was promoted, and has no job to run."""
 
     async def step() -> bool:
-        progress = training_supervisor._progress_of(supervisor.options)
+        progress = progress_of(supervisor.options)
         assert progress is not None
         await supervisor._watch_others_promotion(progress)
         return False
@@ -175,9 +176,9 @@ def none(supervisor: Supervisor) -> None:
 
 CRASHES = {
     "before training": f"job.AnswerTask.outcome = lambda self: {DIE}",
-    "after the verdict": f"job.AnswerTask._train = lambda self, recipe: {DIE}",
-    "before the version is there": f"job.Registry.add = lambda self, draft: {DIE}",
-    "after the version": f"keep = job.keep_version; job.keep_version = lambda *given: (keep(*given), {DIE})",
+    "after the verdict": f"answer.AnswerTask._train = lambda self, recipe: {DIE}",
+    "before the version is there": f"answer.Registry.add = lambda self, draft: {DIE}",
+    "after the version": f"keep = answer.keep_version; answer.keep_version = lambda *given: (keep(*given), {DIE})",
     "before the result": f"job.replace_durably = lambda path, content: {DIE} if path.name == job.RESULT else None",
     "after the result": f"put = job.replace_durably; job.replace_durably = lambda path, content: (put(path, content), "
     f"{DIE} if path.name == job.RESULT else None)",
@@ -246,11 +247,11 @@ async def test_a_trainer_killed_at_any_step_is_one_promotion(
 ) -> None:
     plant(place, "popularity")
     with monkeypatch.context() as patched:
-        decide = training_supervisor._decide
+        decide = training_supervisor.decide
         if point == "before deciding":
-            patched.setattr(training_supervisor, "_decide", _die)
+            patched.setattr(training_supervisor, "decide", _die)
         if point == "after deciding":
-            patched.setattr(training_supervisor, "_decide", lambda *given: (decide(*given), _die()))
+            patched.setattr(training_supervisor, "decide", lambda *given: (decide(*given), _die()))
         with pytest.raises(Killed):
             await place.work(retrain_event("e1"), **QUIET, prepare=dying(point))
     assert_promoted_once(place, await place.work(first=1, **QUIET))

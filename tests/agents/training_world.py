@@ -17,13 +17,16 @@ import msgspec
 import numpy as np
 
 from agents import training_supervisor
+from agents.job_answer import AnswerTask
 from agents.job_process import Ended, Limits, run_process
 from agents.job_store import JobStore, read_jobs
 from agents.jobs import FINAL, Job
 from agents.store_thread import StoreThread
 from agents.thresholds import Gates
-from agents.training_job import RESULT, AnswerTask, TrainingTask
-from agents.training_supervisor import Supervisor, TrainerOptions
+from agents.trainer_options import TrainerOptions
+from agents.training_job import RESULT
+from agents.training_supervisor import Supervisor
+from agents.training_task import TrainingTask
 from models.registry import Registry
 from streams.bus import OffsetRange, TopicInfo
 from streams.durable import replace_durably
@@ -71,7 +74,12 @@ def child(*patches: str) -> tuple[str, ...]:
 
 
 def _lines(patches: Sequence[str]) -> list[str]:
-    return ["import os, signal", "import agents.training_job as job", *patches, "job.main()"]
+    return [
+        "import os, signal",
+        "import agents.job_answer as answer, agents.training_job as job",
+        *patches,
+        "job.main()",
+    ]
 
 
 async def in_this_process(command: Sequence[str], task: bytes, limits: Limits, on_line: Callable[[str], None]) -> Ended:
