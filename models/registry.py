@@ -148,13 +148,13 @@ class Registry:
         manifest = read_manifest(draft)
         check_files(draft, manifest)
         folder = self.folder / manifest.version_id
-        sync_folder(draft)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
+            sync_folder(draft)  # what it holds is on the disk before its name is
             draft.rename(folder)
+            sync_folder(self.folder)
         except OSError as error:
             raise ModelError(f"{folder}: the version cannot be put there ({error})") from error
-        sync_folder(self.folder)
         return self.get(manifest.version_id)
 
     def promote(
