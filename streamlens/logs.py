@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 from io import TextIOBase
+from typing import TextIO, cast
 
 import structlog
 
@@ -42,7 +43,7 @@ def configure_logs(level: str) -> None:
             handler.addFilter(_SaidOnce())
     structlog.configure(
         wrapper_class=structlog.make_filtering_bound_logger(threshold),
-        logger_factory=structlog.PrintLoggerFactory(stderr),
+        logger_factory=structlog.PrintLoggerFactory(cast(TextIO, stderr)),
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper("%H:%M:%S"),

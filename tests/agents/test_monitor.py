@@ -1,8 +1,7 @@
-"""The monitor over whole streams: what crosses a threshold, what is thin, and that cuts and restarts change nothing."""
+"""The monitor over whole streams: thin windows, promotions, late ratings, and that cuts and restarts change nothing."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 import msgspec
@@ -12,126 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agents.measures import Baseline
-from agents.monitor import ClosedDay, Monitor
+from agents.monitor import Monitor
 from agents.monitor_columns import FeedbackColumns, RatingColumns, SlateColumns
-from agents.thresholds import DetectorRule, Thresholds, default_thresholds
+from agents.thresholds import DetectorRule
 from streams.errors import StateOutdated
 from streams.events import DAY_S
-
-DAY_0, LIVE = 14_000, 14_010
-
-
-def tuned(**rules: dict[str, object]) -> Thresholds:
-    """The default ones with small samples, and only the rules named, without detectors."""
-    default = default_thresholds()
-    held = {
-        name: msgspec.structs.replace(default.rules[name], **({"min_sample": 50, "window_days": 1} | changed))
-        for name, changed in rules.items()
-    }
-    return msgspec.structs.replace(default, rules=held, detectors={}, baseline_days=5, longest_days=60)
-
-
-def ratings(
-    day: int, n: int = 100, stars: float = 4.0, off: float = 0.5, users: Sequence[int] = (), movies: Sequence[int] = ()
-) -> RatingColumns:
-    """``n`` of a day, ten seconds apart, each predicted ``off`` stars too high."""
-    number = np.arange(n)
-    return RatingColumns(
-        timestamp=day * DAY_S + number * 10,
-        user_id=np.array(users or range(n), np.int64),
-        movie_id=np.array(movies or [1 + i % 10 for i in range(n)], np.int64),
-        half_stars=np.full(n, round(stars * 2)),
-        predicted=np.full(n, stars + off, np.float32),
-        source=np.zeros(n, np.int64),
-        event_id=day * 1_000 + number,
-        sources=("run",),
-    )
-
-
-def feedback(day: int, clicks: int, n: int = 100, length: int = 10) -> FeedbackColumns:
-    """``n`` sessions of one slate of 10 each, ``clicks`` on all of them together."""
-    number = np.arange(n)
-    return FeedbackColumns(
-        timestamp=day * DAY_S + 5_000 + number,
-        user_id=number,
-        n_shown=np.full(n, 10),
-        n_clicked=(number < clicks).astype(np.int64),
-        n_ratings=np.full(n, length),
-        simulated=np.zeros(n, bool),
-        source=np.zeros(n, np.int64),
-        event_id=day * 1_000 + number,
-        sources=("run",),
-    )
-
-
-def watch(thresholds: Thresholds, days: dict[int, tuple[RatingColumns, FeedbackColumns | None]]) -> list[ClosedDay]:
-    monitor, closed = Monitor(thresholds, LIVE * DAY_S), []
-    for day, (rated, told) in days.items():
-        monitor.add(ratings=rated, feedback=told)
-        closed += monitor.close(day)
-    return closed
-
-
-def alerted(closed: list[ClosedDay]) -> list[tuple[int, str]]:
-    return [(day.metrics.day - LIVE, alert.name) for day in closed for alert in day.alerts]
-
-
-@pytest.mark.parametrize(("clicks", "alerts"), [(85, [(7, "ctr")]), (86, [])])
-def test_ctr_down_by_15_percent_for_7_days_is_critical(clicks: int, alerts: list[tuple[int, str]]) -> None:
-    days = {LIVE: (ratings(LIVE), feedback(LIVE, 100))}
-    days |= {day: (ratings(day), feedback(day, clicks)) for day in range(LIVE + 1, LIVE + 9)}
-    closed = watch(tuned(ctr={}), days)
-    assert alerted(closed) == alerts
-    assert [day.decision.retrain for day in closed] == [False] * 7 + [bool(alerts), False]  # then it cools down
-
-
-@pytest.mark.parametrize(("length", "fires"), [(8, True), (9, False)])
-def test_sessions_a_fifth_shorter_for_14_days_are_critical(length: int, fires: bool) -> None:
-    days = {LIVE: (ratings(LIVE), feedback(LIVE, 10))}
-    days |= {day: (ratings(day), feedback(day, 10, length=length)) for day in range(LIVE + 1, LIVE + 15)}
-    assert alerted(watch(tuned(ratings_per_session={}), days)) == ([(14, "ratings_per_session")] if fires else [])
-
-
-@pytest.mark.parametrize(("sessions", "fires"), [(90, True), (91, False)])
-def test_revenue_down_by_a_tenth_for_30_days_is_critical(sessions: int, fires: bool) -> None:
-    days = {LIVE: (ratings(LIVE), feedback(LIVE, 0))}
-    days |= {day: (ratings(day), feedback(day, 0, n=sessions)) for day in range(LIVE + 1, LIVE + 31)}
-    assert alerted(watch(tuned(revenue_per_user={}), days)) == ([(30, "revenue_per_user")] if fires else [])
-
-
-@pytest.mark.parametrize(("off", "fires"), [(0.525, True), (0.524, False)])
-def test_rmse_up_by_a_twentieth_alerts(off: float, fires: bool) -> None:
-    days = {LIVE: (ratings(LIVE), None), LIVE + 1: (ratings(LIVE + 1, off=off + 1e-7), None)}
-    assert alerted(watch(tuned(rmse={}), days)) == ([(1, "rmse")] if fires else [])
-
-
-@pytest.mark.parametrize(("n", "fires"), [(70, True), (71, False), (129, False), (130, True)])
-def test_volume_off_by_three_tenths_alerts(n: int, fires: bool) -> None:
-    days = {day: (ratings(day), None) for day in range(DAY_0, LIVE)}
-    days |= {LIVE: (ratings(LIVE, n), None)}
-    assert alerted(watch(tuned(volume={}), days)) == ([(0, "volume")] if fires else [])
-
-
-@pytest.mark.parametrize(("new", "fires"), [(25, True), (24, False), (16, False), (15, True)])
-def test_a_quarter_more_or_fewer_new_users_alert(new: int, fires: bool) -> None:
-    """Of 100 users a day, 20 come for the first time."""
-
-    def users(day: int, n_new: int) -> list[int]:
-        fresh = [1_000 * day + i for i in range(n_new)]
-        return [*range(100 - n_new), *fresh]
-
-    days = {DAY_0: (ratings(DAY_0), None)}  # before those that the baseline is of
-    days |= {day: (ratings(day, users=users(day, 20)), None) for day in range(DAY_0 + 1, LIVE)}
-    days |= {LIVE: (ratings(LIVE, users=users(LIVE, new)), None)}
-    assert alerted(watch(tuned(new_user_share={}), days)) == ([(0, "new_user_share")] if fires else [])
-
-
-@pytest.mark.parametrize(("shifted", "fires"), [(50, True), (5, False)])
-def test_other_movies_than_in_training_alert(shifted: int, fires: bool) -> None:
-    popular = [1 + i % 10 for i in range(100)]
-    days = {day: (ratings(day, movies=popular), None) for day in range(DAY_0, LIVE)}
-    days |= {LIVE: (ratings(LIVE, movies=[999] * shifted + popular[shifted:]), None)}
-    assert alerted(watch(tuned(popularity_kl={}), days)) == ([(0, "popularity_kl")] if fires else [])
+from tests.agents.monitor_days import DAY_0, LIVE, alerted, feedback, ratings, tuned, watch
 
 
 def test_a_window_reaches_back_for_its_sample_and_a_thin_one_is_neither_breach_nor_recovery() -> None:
