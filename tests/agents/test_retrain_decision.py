@@ -83,6 +83,12 @@ def test_a_detector_within_the_window_makes_an_investigation_a_training() -> Non
     assert confirmed.evidence["detectors"]["rating_drift"]["latest"] == 3.12346
 
 
+def test_of_several_rules_the_longest_window_is_what_a_detector_has_to_fire_in() -> None:
+    measures = {"volume": measured(0.5, first_day=DAY - 20), "rating_kl": measured(0.5)}
+    assert decide(**measures, fired_day=DAY - 20).severity == "schedule"
+    assert decide(**measures, fired_day=DAY - 21).severity == "investigate"
+
+
 def test_a_detector_alone_only_alerts() -> None:
     assert (decide(fired_day=DAY).severity, decide(fired_day=DAY).retrain) == ("investigate", False)
     assert decide(fired_day=DAY - 1) == Decision()
