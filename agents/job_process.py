@@ -12,12 +12,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Ended", "Limits", "run_process"]
+__all__ = ["ENVIRONMENT", "Ended", "Limits", "run_process"]
 
 _WATCH_S = 0.2
 _LAST_LINES = 5
 _LONGEST_LINE = 1 << 16
-_ENVIRONMENT = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+ENVIRONMENT = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 """One thread: ingest needs the other cores, and sums in another order are other sums."""
 
 
@@ -59,7 +59,7 @@ async def run_process(command: Sequence[str], task: bytes, limits: Limits, on_li
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
         start_new_session=True,
-        env=os.environ | _ENVIRONMENT,
+        env=os.environ | ENVIRONMENT,
         limit=_LONGEST_LINE,
     )
     assert process.stdin is not None

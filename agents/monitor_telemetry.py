@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-import uuid
 from collections.abc import Callable, Mapping
-from itertools import count
 
 import msgspec
 import structlog
 
+from agents.metric_source import MetricSource
 from agents.monitor_figures import metrics_of
 from agents.monitor_ingest import MonitorIngest
 from agents.monitor_store import ClosedFigures
@@ -36,8 +35,7 @@ class MonitorMetrics:
     def __init__(self, ingest: MonitorIngest, *, wall_s: Callable[[], float] = time.time) -> None:
         self._ingest = ingest
         self._wall_s = wall_s
-        self._source = f"monitors/{uuid.uuid4().hex[:12]}"
-        self._ids = count(1)
+        self._source = MetricSource("monitors")
         self._records = 0
         self._since = wall_s()
         self._told: ClosedFigures | None = None
@@ -63,25 +61,14 @@ class MonitorMetrics:
             "monitors.lag": lag,
         }
         self._records, self._since = ingest.records, now
-        found = [self._metric(name, value, {}, ingest.closed, now) for name, value in self.latest.items()]
+        found = [self._source.metric(name, value, {}, ingest.closed, now) for name, value in self.latest.items()]
         day = ingest.latest
         if day is not None and day is not self._told:
             event_time = day.metrics.event_time
             figures = metrics_of(day, ingest.settings.thresholds)
-            found += [self._metric(name, value, labels, event_time, now) for name, value, labels in figures]
+            found += [self._source.metric(name, value, labels, event_time, now) for name, value, labels in figures]
             self._told = day
         return found
-
-    def _metric(self, name: str, value: float, labels: dict[str, str], event_time: int, now: float) -> Metric:
-        return Metric(
-            name=name,
-            value=float(value),
-            emitted_at=now,
-            labels=labels,
-            event_time=event_time or None,
-            source=self._source,
-            event_id=next(self._ids),
-        )
 
 
 async def publish_monitor_metrics(bus: Bus, metrics: MonitorMetrics, *, every_s: float = 0.5) -> None:

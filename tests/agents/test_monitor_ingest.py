@@ -1,108 +1,21 @@
-"""The monitors over whole logs: any portions, any order, a crash anywhere give the same alerts, events and state."""
+"""The monitors over whole logs: any portions and any order give the same alerts, events and state."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import msgspec
-import numpy as np
 import pytest
 
-from agents import monitor_ingest
 from agents.monitor_figures import metrics_of
-from agents.monitor_ingest import MonitorIngest
-from agents.monitor_settings import MonitorSettings
-from agents.monitor_store import open_monitors, read_closed, read_figures, read_requests, read_state
-from agents.thresholds import Thresholds
-from featurestore.partition_writer import OutboxRow
-from models.interactions import Float32s
+from agents.monitor_store import read_closed, read_figures, read_requests
 from streamlens.monitors_status import monitors_status
-from streams.errors import StoreAheadOfLog, StoreSetBack, StoreUnavailable
 from streams.events import ALERTS, DAY_S, DEADLETTER, FEEDBACK, IMPRESSIONS, RATINGS, RETRAIN, Tick
-from streams.records import Int64s, TopicPartition
+from streams.records import TopicPartition
 from streams.retrain import RetrainRequested
 from tests.agents.monitored import DAY_0, LIVE, Logs, batch_of, falling, tuned
-
-CTR = tuned(ctr={"for_days": 3})
-
-
-class Facts:
-    """Nothing but what names tell; ``baselines``: of each version."""
-
-    def __init__(self, **baselines: float) -> None:
-        self.of_all = baselines
-
-    def kind(self, version_id: str) -> str | None:
-        return version_id.partition("-")[0]
-
-    def baselines(self, version_id: str) -> Mapping[str, float]:
-        return self.of_all
-
-
-class Run:
-    """Monitors in a folder, started as often as a test likes; what they published, each record as often as it was."""
-
-    def __init__(self, folder: Path, logs: Logs, thresholds: Thresholds = CTR, **settings: Any) -> None:
-        self.url = f"sqlite:///{folder}/features.db"
-        self.logs = logs
-        self.settings = MonitorSettings("run", thresholds, LIVE * DAY_S, **{"save_every_s": 0.0} | settings)
-        self.facts = Facts()
-        self.predictor: Any = None
-        self.published: list[OutboxRow] = []
-        self.ingest: MonitorIngest | None = None
-
-    async def start(self) -> dict[TopicPartition, int]:
-        self.ingest = MonitorIngest(self.url, self.settings, self.facts, self.predictor, store_patience_s=0.2)
-        ranges = {tp: held for tp, held in self.logs.ranges().items() if tp.topic in self.settings.topics}
-        return await self.ingest.assign(self.logs.infos(), ranges)
-
-    def kill(self) -> None:
-        """Nothing is written any more; the connection goes as it would with the process."""
-        assert self.ingest is not None
-        self.ingest.close()
-        self.ingest = None
-
-    async def publish(self, limit: int = 1_000) -> None:
-        assert self.ingest is not None
-        rows = (await self.ingest.outbox())[:limit]
-        self.published += rows
-        await self.ingest.published(rows)
-
-    async def read(self, size: int = 50, seed: int = 0) -> None:
-        """Start, read all, publish, end."""
-        since = await self.start()
-        assert self.ingest is not None
-        for batch in self.logs.batches(size, seed, since):
-            if batch.topic in self.settings.topics:
-                await self.ingest.apply([batch])
-        await self.ingest.release([])
-        await self.publish()
-        self.kill()
-
-    def outcome(self) -> dict[str, Any]:
-        """All that a run comes to. What was published twice is there once."""
-        with closing(open_monitors(self.url)) as database:
-            state = read_state(database)
-            offsets = database.rows(
-                "SELECT topic, partition, next_offset, duplicates, invalid FROM applied ORDER BY 1, 2"
-            )
-        records = dict.fromkeys((row.topic, row.key, row.value) for row in self.published)
-        return {
-            "records": sorted(records),
-            "state": state.state,
-            "closed": state.closed,
-            "offsets": offsets,
-            "requests": read_requests(self.url),
-            "figures": read_figures(self.url, 100),
-        }
-
-    def values(self, topic: str) -> list[dict[str, Any]]:
-        return [json.loads(row.value) for row in self.published if row.topic == topic]
+from tests.agents.monitored_run import Facts, Predictor, Run
 
 
 async def test_a_fallen_ctr_alerts_and_asks_for_a_training_once(tmp_path: Path) -> None:
@@ -135,71 +48,6 @@ async def test_any_portions_in_any_order_come_to_the_same(tmp_path: Path, size: 
     await one.read()
     await other.read(size, seed)
     assert other.outcome() == one.outcome()
-
-
-async def test_a_crash_between_any_two_steps_changes_nothing(tmp_path: Path) -> None:
-    """Steps: a batch taken in; the outbox published, and not yet forgotten; forgotten."""
-    logs = falling(5)
-    whole = Run(tmp_path / "whole", logs)
-    await whole.read()
-    expected = whole.outcome()
-    assert {topic for topic, _, _ in expected["records"]} == {ALERTS, RETRAIN}
-    n_steps = 3 * len(logs.batches(60))
-    for crash_at in range(1, n_steps, 2):
-        run = Run(tmp_path / str(crash_at), logs, save_every_s=0.0 if crash_at % 4 == 1 else 1e9)
-        since, step = await run.start(), 0
-        for batch in logs.batches(60, crash_at, since):
-            assert run.ingest is not None
-            await run.ingest.apply([batch])
-            if (step := step + 1) == crash_at:
-                break
-            rows = await run.ingest.outbox()
-            run.published += rows
-            if (step := step + 1) == crash_at:
-                break
-            await run.ingest.published(rows)
-            if (step := step + 1) == crash_at:
-                break
-        run.kill()
-        await run.read(13, crash_at)
-        assert run.outcome() == expected, crash_at
-
-
-@pytest.mark.parametrize("broken", ["write_state", "write_requests", "write_days"])
-async def test_a_transaction_that_fails_leaves_nothing_and_is_done_again(
-    tmp_path: Path, broken: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    whole = Run(tmp_path / "whole", falling())
-    await whole.read()
-    write, failures = getattr(monitor_ingest, broken), [StoreUnavailable("disk full")] * 2
-
-    def fail_sometimes(*arguments: Any) -> None:
-        write(*arguments)
-        if failures:
-            raise failures.pop()
-
-    monkeypatch.setattr(monitor_ingest, broken, fail_sometimes)
-    run = Run(tmp_path / "run", falling())
-    await run.read()
-    assert failures == []
-    assert run.outcome() == whole.outcome()
-
-
-async def test_closed_days_are_told_before_their_state_is_written(tmp_path: Path) -> None:
-    """Whoever steps in time with the monitors does not wait for megabytes; and what was told holds after a crash."""
-    logs = falling(2)
-    run = Run(tmp_path, logs, save_every_s=1e9)
-    await run.start()
-    assert run.ingest is not None
-    await run.ingest.apply(logs.batches(1_000))
-    run.kill()
-    told = read_closed(run.url)
-    with closing(open_monitors(run.url)) as database:
-        assert (told, read_state(database).state) == ((LIVE + 3) * DAY_S, None)
-    await run.start()
-    assert run.ingest is not None
-    assert run.ingest.closed == told
-    run.kill()
 
 
 async def test_a_partition_that_is_silent_but_for_ticks_holds_nothing_up(tmp_path: Path) -> None:
@@ -311,51 +159,6 @@ async def test_a_tick_that_only_some_partitions_have_ends_no_day_too_early(tmp_p
     assert [event["id"] for event in run.values(RETRAIN)] == [event["id"] for event in plain.values(RETRAIN)]
 
 
-async def test_a_state_of_other_thresholds_is_built_anew_and_repeats_nothing(tmp_path: Path) -> None:
-    """So is one of another River. What was decided stays decided, whatever other thresholds would have said."""
-    logs = falling()
-    run = Run(tmp_path, logs)
-    await run.read()
-    before = len(run.published)
-    run.settings = replace(run.settings, thresholds=tuned(ctr={"for_days": 2}))
-    start = await run.start()
-    assert set(start.values()) == {0}
-    run.kill()
-    await run.read()
-    assert len(run.published) == before
-    assert [asked.id for asked in read_requests(run.url)] == [f"run/monitors/{LIVE + 3}"]
-    assert read_closed(run.url) == (LIVE + 9) * DAY_S
-
-
-async def test_a_log_that_ends_before_what_was_read_is_refused(tmp_path: Path) -> None:
-    run = Run(tmp_path, falling())
-    await run.read()
-    run.logs = falling(1)
-    with pytest.raises(StoreAheadOfLog, match="--role monitors --rebuild"):
-        await run.start()
-    run.kill()
-
-
-class Predictor:
-    """Foresees every rating half a star too high, from the second look on; ``away``: fails at first."""
-
-    def __init__(self, *, away: bool = False) -> None:
-        self.looks = 0
-        self.asked: list[int] = []
-        self.away = away
-
-    def waits_for(self, event_time: int) -> str:
-        self.looks += 1
-        return "" if self.looks % 2 == 0 else "the feature store"
-
-    def stars(self, day: int, user_ids: Int64s, movie_ids: Int64s) -> Float32s:
-        if self.away:
-            self.away = False
-            raise StoreUnavailable("away")
-        self.asked.append(day)
-        return np.full(len(user_ids), 4.5, np.float32)
-
-
 async def test_days_wait_for_the_features_that_their_predictions_need(tmp_path: Path) -> None:
     run = Run(tmp_path, falling(3), tuned(rmse={}))
     run.predictor = Predictor()
@@ -363,23 +166,6 @@ async def test_days_wait_for_the_features_that_their_predictions_need(tmp_path: 
     assert run.predictor.asked == list(range(LIVE, LIVE + 4))
     (figures,) = read_figures(run.url)
     assert figures.metrics.measures["rmse"].value == pytest.approx(0.5)
-
-
-async def test_a_feature_store_that_goes_away_within_a_day_has_the_day_read_again(tmp_path: Path) -> None:
-    logs = falling(3)
-    run = Run(tmp_path, logs, tuned(rmse={}))
-    run.predictor = Predictor(away=True)
-    since = await run.start()
-    assert run.ingest is not None
-    with pytest.raises(StoreSetBack):
-        await run.ingest.apply(logs.batches(1_000, 0, since))
-    await run.ingest.release(list(logs.values))  # as the app does, which has all partitions given again
-    run.kill()
-    await run.read()
-    whole = Run(tmp_path / "whole", logs, tuned(rmse={}))
-    whole.predictor = Predictor()
-    await whole.read()
-    assert run.outcome() == whole.outcome()
 
 
 async def test_another_champion_begins_anew_with_its_own_baseline(tmp_path: Path) -> None:

@@ -111,6 +111,17 @@ def test_another_champion_is_measured_by_what_is_its_own() -> None:
     assert known < unknown, "movies that came since training are known by now"
 
 
+def test_closes_that_the_one_before_was_breached_on_are_not_counted_for_another_champion() -> None:
+    monitor, found = Monitor(tuned(ctr={"for_days": 3}), LIVE * DAY_S), []
+    for day, clicks in enumerate((50, 5, 5, 5, 5, 5), LIVE):
+        monitor.add(ratings=ratings(day), feedback=feedback(day, clicks))
+        found += monitor.close(day)
+        if day == LIVE + 2:
+            monitor.promoted(day, {"ctr": 0.05})
+    assert [m.breached_closes for m in ctr_of(found)] == [0, 1, 2, 1, 2, 3]
+    assert alerted(found) == [(5, "ctr")]
+
+
 def test_detectors_of_what_a_champion_makes_warm_up_anew_with_another() -> None:
     rules = {
         name: DetectorRule(signal=name, warm_up=20, threshold=1e6)

@@ -1,24 +1,17 @@
-"""The trainer: events answered once, by champions that are better; limits, crashes, and what is planted."""
+"""The trainer: events answered once, by champions that are better; limits, and what is planted."""
 
 from __future__ import annotations
 
 import asyncio
-import os
 import sqlite3
-import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import msgspec
 import pytest
 
-from agents import training_supervisor
-from agents.jobs import Job
 from agents.monitor_store import Request, open_monitors, write_closed, write_requests
 from agents.trainer import Trainer
 from agents.training_progress import progress_of
@@ -29,50 +22,10 @@ from streams.bus import open_bus
 from streams.errors import GroupBusy
 from streams.events import DAY_S, DEADLETTER, MODELS, RATINGS, RETRAIN, DeadLetter, ModelEvent
 from streams.testing import collect
-from tests.agents.training_world import (
-    DIE,
-    END,
-    GATES,
-    TRAINING_END,
-    T,
-    Workplace,
-    child,
-    in_a_fork,
-    retrain_event,
-    world,
-)
-from tests.featurestore.conftest import BuildStore, build_store
+from tests.agents.trainer_place import INITIAL, QUIET, build_store, decisions, place, plant, stored
+from tests.agents.training_world import END, GATES, TRAINING_END, T, Workplace, child, in_a_fork, retrain_event
 
-__all__ = ["build_store"]
-
-INITIAL = "run/trainer/initial"
-
-
-@pytest.fixture(scope="module")
-def stored(build_store: BuildStore) -> Path:
-    """The feature store of the world, to be copied."""
-    return Path(build_store(world()).removeprefix("sqlite:///"))
-
-
-@pytest.fixture
-def place(stored: Path, tmp_path: Path) -> Workplace:
-    with sqlite3.connect(stored) as source, sqlite3.connect(tmp_path / "features.db") as target:
-        source.backup(target)
-    return Workplace(f"sqlite:///{tmp_path}/features.db", tmp_path)
-
-
-def plant(place: Workplace, *kinds: str) -> list[str]:
-    """Champions one after the other, as of the training's end, effective at the event's time; their versions."""
-    found = []
-    for kind in kinds:
-        version = train_version(place.store_url, place.registry, Recipe(kind), as_of=TRAINING_END)
-        place.registry.promote(version, by="test", why="planted", effective=T if found else TRAINING_END)
-        found.append(version.version_id)
-    return found
-
-
-def decisions(place: Workplace) -> list[tuple[str, str | None, int | None]]:
-    return [(e.action, e.request, e.effective) for e in place.registry.audit()]
+__all__ = ["build_store", "place", "stored"]
 
 
 async def test_from_the_first_champion_to_a_better_one_that_is_kept(place: Workplace) -> None:
@@ -140,14 +93,6 @@ async def test_a_worse_model_planted_as_champion_is_rolled_back_and_the_better_o
     assert [version.version_id if version else None for version in at] == [bad, bad, good]
 
 
-QUIET: dict[str, Any] = {
-    "training_end": None,
-    "gates": msgspec.structs.replace(GATES, shadow_min_slates=10**6),
-    "max_attempts": 9,
-}
-"""Nothing but the event."""
-
-
 async def test_a_champion_that_another_one_follows_is_not_rolled_back(place: Workplace) -> None:
     """The next one is decided on, though it does not serve yet when the shadow ends."""
     _, bad = plant(place, "ease", "popularity")
@@ -172,102 +117,6 @@ def none(supervisor: Supervisor) -> None:
         return False
 
     supervisor.step = step  # type: ignore[method-assign]
-
-
-CRASHES = {
-    "before training": f"job.AnswerTask.outcome = lambda self: {DIE}",
-    "after the verdict": f"answer.AnswerTask._train = lambda self, recipe: {DIE}",
-    "before the version is there": f"answer.Registry.add = lambda self, draft: {DIE}",
-    "after the version": f"keep = answer.keep_version; answer.keep_version = lambda *given: (keep(*given), {DIE})",
-    "before the result": f"job.replace_durably = lambda path, content: {DIE} if path.name == job.RESULT else None",
-    "after the result": f"put = job.replace_durably; job.replace_durably = lambda path, content: (put(path, content), "
-    f"{DIE} if path.name == job.RESULT else None)",
-}
-
-
-@pytest.mark.parametrize("crash", CRASHES.values(), ids=CRASHES)
-async def test_a_job_killed_at_any_step_is_one_promotion(place: Workplace, crash: str) -> None:
-    """The process dies where it comes to the step; the next one does not."""
-    plant(place, "popularity")
-    first = await place.work(retrain_event("e1"), **QUIET, run=in_a_fork(crash), prepare=one_step)
-    job = place.jobs["e1"]
-    assert (job.state, "signal 9" in job.reason) in {("queued", True), ("promoted", False)}
-    assert (job.state == "promoted") == ("put(path" in crash)
-    again = await place.work(first=1, **QUIET)
-    assert again[: len(first)] == first
-    assert_promoted_once(place, again)
-
-
-def assert_promoted_once(place: Workplace, events: list[ModelEvent]) -> None:
-    assert [(e.kind, e.request, e.event_id) for e in events] == [("promoted", "e1", 1)]
-    assert decisions(place)[1:] == [("promoted", "e1", T + DAY_S)]
-    assert len([v for v in place.registry.versions() if v.manifest.request == "e1"]) == 1
-    assert place.registry.damaged() == {}
-    assert place.jobs["e1"].state == "promoted"
-
-
-def one_step(supervisor: Supervisor) -> None:
-    """The trainer is stopped after one job."""
-    step, left = supervisor.step, [1]
-
-    async def limited() -> bool:
-        left[0] -= 1
-        return left[0] >= 0 and await step()
-
-    supervisor.step = limited  # type: ignore[method-assign]
-
-
-class Killed(BaseException):
-    """In place of a kill: nothing of the trainer goes on after it."""
-
-
-def dying(point: str) -> Callable[[Supervisor], None]:
-    def prepare(supervisor: Supervisor) -> None:
-        change = supervisor._store.change
-
-        def die(*given: object) -> None:
-            job = given[0]
-            if isinstance(job, Job) and job.state == point.split()[-1]:
-                if point.startswith("after"):
-                    change(*given)  # type: ignore[arg-type]
-                raise Killed
-            change(*given)  # type: ignore[arg-type]
-
-        supervisor._store.change = die  # type: ignore[method-assign, assignment]
-
-    return prepare
-
-
-STEPS = ("before running", "after running", "before promoted", "after promoted", "before deciding", "after deciding")
-
-
-@pytest.mark.parametrize("point", STEPS)
-async def test_a_trainer_killed_at_any_step_is_one_promotion(
-    place: Workplace, point: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    plant(place, "popularity")
-    with monkeypatch.context() as patched:
-        decide = training_supervisor.decide
-        if point == "before deciding":
-            patched.setattr(training_supervisor, "decide", _die)
-        if point == "after deciding":
-            patched.setattr(training_supervisor, "decide", lambda *given: (decide(*given), _die()))
-        with pytest.raises(Killed):
-            await place.work(retrain_event("e1"), **QUIET, prepare=dying(point))
-    assert_promoted_once(place, await place.work(first=1, **QUIET))
-    assert place.jobs["e1"].attempts == (2 if point == "after running" else 1), "trained again for nothing"
-
-
-def _die(*_: object) -> None:
-    raise Killed
-
-
-async def test_what_a_first_training_left_when_it_was_killed_is_told_of_all_the_same(place: Workplace) -> None:
-    kinds = ("decayed-popularity",)
-    await place.work(kinds=kinds, run=in_a_fork(CRASHES["before the result"]), prepare=one_step)
-    assert len(place.registry.versions()) == 2
-    told = await place.work(kinds=kinds)
-    assert [(event.kind, event.model) for event in told] == [("trained", *kinds), ("promoted", "popularity")]
 
 
 async def test_the_end_comes_once_monitors_have_ended_all_is_answered_and_told(place: Workplace) -> None:
@@ -353,45 +202,6 @@ async def test_a_job_that_goes_wrong_has_failed_and_says_why(
     assert said in told.reason
     assert place.jobs["e1"].attempts == (3 if "3 tries" in said else 1)
     assert decisions(place) == []
-
-
-ENDLESS = """
-import asyncio, sys
-from pathlib import Path
-from typing import Any
-from tests.agents.training_world import Workplace, child, retrain_event
-
-place = Workplace(sys.argv[1], Path(sys.argv[2]))
-command = child("job.AnswerTask.outcome = lambda self: (job.Path(%r).write_text(str(os.getpid())), "
-                "__import__('time').sleep(600))" % sys.argv[3])
-asyncio.run(place.work(retrain_event("e1"), training_end=None, command=command))
-"""
-
-
-async def test_a_trainer_that_is_killed_takes_its_job_along_and_the_next_one_answers(place: Workplace) -> None:
-    plant(place, "popularity")
-    told = place.folder / "pid"
-    command = [sys.executable, "-c", ENDLESS, place.store_url, str(place.folder), str(told)]
-    with subprocess.Popen(command) as trainer:  # noqa: ASYNC220
-        async with asyncio.timeout(60):
-            while not (told.exists() and told.read_text()):  # noqa: ASYNC110
-                await asyncio.sleep(0.02)
-        pid = int(told.read_text())
-        os.kill(pid, 0)
-        trainer.kill()
-    assert place.jobs["e1"].state == "running"
-    async with asyncio.timeout(60):
-        while is_there(pid):  # noqa: ASYNC110
-            await asyncio.sleep(0.02)
-    assert_promoted_once(place, await place.work(first=1, **QUIET))
-    assert place.jobs["e1"].attempts == 2
-
-
-def is_there(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
 
 
 async def test_two_events_while_one_is_at_work_and_a_second_trainer_is_refused(place: Workplace) -> None:

@@ -18,7 +18,7 @@ import numpy as np
 
 from agents import training_supervisor
 from agents.job_answer import AnswerTask
-from agents.job_process import Ended, Limits, run_process
+from agents.job_process import ENVIRONMENT, Ended, Limits, run_process
 from agents.job_store import JobStore, read_jobs
 from agents.jobs import FINAL, Job
 from agents.store_thread import StoreThread
@@ -113,7 +113,8 @@ def in_a_fork(*patches: str) -> Run:
 
     async def run(command: Sequence[str], task: bytes, limits: Limits, on_line: Callable[[str], None]) -> Ended:
         process = _FORKS.Process(target=_main, args=(task, patches))
-        process.start()
+        with patch.dict(os.environ, ENVIRONMENT):  # of the server that forks, which the first one starts
+            process.start()
         try:
             await asyncio.to_thread(process.join)
             assert process.exitcode is not None
