@@ -8,10 +8,12 @@ import sys
 from collections import Counter
 from contextlib import closing
 from dataclasses import replace
+from unittest.mock import patch
 
 import msgspec
 import pytest
 
+from agents import training_supervisor
 from agents.monitor_store import Request, open_monitors, write_closed, write_requests
 from agents.trainer import Trainer
 from agents.training_progress import progress_of
@@ -79,6 +81,23 @@ async def test_what_is_no_better_is_rejected_with_the_reason(place: Workplace) -
     assert place.registry.get(told["worse"].version or "").status == "rejected"
     assert Counter(action for action, *_ in decisions(place)) == {"promoted": 1, "rejected": 2}
     assert [letter.offset for letter in place.dead_letters()] == [4, 5]
+
+
+async def test_a_challenger_is_compared_with_who_serves_when_its_answer_takes_effect(place: Workplace) -> None:
+    """Not with who was decided on for later."""
+    (serving,) = plant(place, "ease")
+    later = train_version(place.store_url, place.registry, Recipe("popularity"), as_of=TRAINING_END)
+    place.registry.promote(later, by="test", why="planted", effective=T + 40 * DAY_S)
+    (told,) = await place.work(retrain_event("e1"), **QUIET)
+    assert (told.kind, told.metrics["champion"]) == ("rejected", serving)
+
+
+async def test_an_event_that_comes_again_after_its_answer_is_not_answered_again(place: Workplace) -> None:
+    plant(place, "ease")
+    first = await place.work(retrain_event("e1", "popularity"), **QUIET)
+    decided = decisions(place)
+    assert await place.work(retrain_event("e1"), first=1, **QUIET) == first
+    assert (decisions(place), place.jobs["e1"].state) == (decided, "rejected")
 
 
 async def test_a_worse_model_planted_as_champion_is_rolled_back_and_the_better_one_stays(place: Workplace) -> None:
@@ -211,7 +230,7 @@ async def test_two_events_while_one_is_at_work_and_a_second_trainer_is_refused(p
     slow = replace(place.options(training_end=None, command=child("import time; time.sleep(600)")), bus_url=bus_url)
     trainer, stopping = Trainer(slow), asyncio.Event()
     running = asyncio.create_task(trainer.run(stopping))
-    async with asyncio.timeout(60), open_bus(bus_url) as bus:
+    async with asyncio.timeout(200), open_bus(bus_url) as bus:
         while not trainer.store.held:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
         async with bus.producer() as producer:
@@ -228,12 +247,13 @@ async def test_two_events_while_one_is_at_work_and_a_second_trainer_is_refused(p
             "e1": ("queued", 0),
             "e2": ("queued", 0),
         }
-        trainer, stopping = Trainer(replace(slow, command=place.options().command)), asyncio.Event()
-        running = asyncio.create_task(trainer.run(stopping))
-        letters = await collect(bus, DEADLETTER, 1)
-        told = [msgspec.json.decode(value, type=ModelEvent) for value in await collect(bus, MODELS, 2)]
-        stopping.set()
-        await running
+        with patch.object(training_supervisor, "run_process", in_a_fork()):
+            trainer, stopping = Trainer(slow), asyncio.Event()
+            running = asyncio.create_task(trainer.run(stopping))
+            letters = await collect(bus, DEADLETTER, 1, 90)
+            told = [msgspec.json.decode(value, type=ModelEvent) for value in await collect(bus, MODELS, 2, 90)]
+            stopping.set()
+            await running
         assert msgspec.json.decode(letters[0], type=DeadLetter).offset == 1
         assert sorted(event.request or "" for event in told) == ["e1", "e2"]
         assert {event.source for event in told} == {"run/trainer/retrain/0"}

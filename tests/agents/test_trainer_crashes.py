@@ -9,10 +9,11 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from agents import training_supervisor
-from agents.jobs import Job
+from agents.jobs import Job, Outcome
 from agents.training_supervisor import Supervisor
 from streams.events import DAY_S, ModelEvent
 from tests.agents.trainer_place import QUIET, build_store, decisions, one_step, place, plant, stored
@@ -43,6 +44,19 @@ async def test_a_job_killed_at_any_step_is_one_promotion(place: Workplace, crash
     again = await place.work(first=1, **QUIET)
     assert again[: len(first)] == first
     assert_promoted_once(place, again)
+
+
+async def test_a_verdict_that_a_try_before_has_left_is_gone_by(place: Workplace) -> None:
+    """Whatever another comparison would say: this one would promote."""
+    plant(place, "popularity")
+
+    def leave(supervisor: Supervisor) -> None:
+        folder = supervisor._folder(supervisor._store.jobs()[-1])
+        folder.mkdir(parents=True)
+        (folder / "verdict.json").write_bytes(msgspec.json.encode(Outcome(decision="reject", reason="so it was")))
+
+    (told,) = await place.work(retrain_event("e1"), **QUIET, prepare=leave)
+    assert (told.kind, told.reason) == ("rejected", "so it was")
 
 
 def assert_promoted_once(place: Workplace, events: list[ModelEvent]) -> None:
