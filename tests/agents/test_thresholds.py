@@ -8,7 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from agents.thresholds import MEASURES, SIGNALS, Gates, default_thresholds, load_thresholds, parse_thresholds
+from agents.thresholds import (
+    MEASURES,
+    SIGNALS,
+    Gates,
+    Rule,
+    Severity,
+    default_thresholds,
+    load_thresholds,
+    parse_thresholds,
+)
 from streams.errors import ConfigError
 
 DEFAULT = (files("agents") / "thresholds.toml").read_text()
@@ -17,6 +26,29 @@ DEFAULT = (files("agents") / "thresholds.toml").read_text()
 def test_the_default_has_a_rule_for_each_measure_and_a_detector_for_each_signal() -> None:
     assert set(default_thresholds().rules) == set(MEASURES)
     assert {rule.signal for rule in default_thresholds().detectors.values()} == set(SIGNALS)
+
+
+@pytest.mark.parametrize(
+    ("name", "severity", "limit", "for_days", "window_days", "min_sample"),
+    [
+        ("ctr", "critical", {"fall": 0.15}, 7, 1, 2_500),
+        ("ratings_per_session", "critical", {"fall": 0.20}, 14, 1, 500),
+        ("revenue_per_user", "critical", {"fall": 0.10}, 30, 1, 2_500),
+        ("rmse", "schedule", {"rise": 0.05}, 1, 7, 2_000),
+        ("precision", "schedule", {"fall": 0.10}, 1, 7, 1_500),
+        ("ndcg", "schedule", {"fall": 0.08}, 1, 7, 1_500),
+        ("volume", "investigate", {"change": 0.30}, 1, 7, 400),
+        ("new_user_share", "investigate", {"change": 0.25}, 1, 7, 1_000),
+        ("new_item_share", "investigate", {"change": 0.25}, 1, 7, 1_000),
+        ("popularity_kl", "investigate", {"above": 0.1}, 1, 7, 1_000),
+        ("rating_kl", "investigate", {"above": 0.1}, 1, 7, 1_000),
+    ],
+)
+def test_the_default_rules_are_those_that_the_docs_tell(
+    name: str, severity: Severity, limit: dict[str, float], for_days: int, window_days: int, min_sample: int
+) -> None:
+    expected = Rule(severity=severity, for_days=for_days, window_days=window_days, min_sample=min_sample, **limit)
+    assert default_thresholds().rules[name] == expected
 
 
 @pytest.mark.parametrize(
