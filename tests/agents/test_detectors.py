@@ -69,6 +69,13 @@ def test_the_statistic_is_what_the_threshold_is_compared_with(mode: str, sign: i
     assert adwin.statistic is None
 
 
+def test_one_odd_observation_makes_no_drift() -> None:
+    """A hundred standard deviations off, between others that are as before: it counts for four."""
+    rule = msgspec.structs.replace(KINDS["page-hinkley"], every=1)
+    odd = np.concatenate([SHIFTED[:300], [103.0], SHIFTED[300:600]])
+    assert Detector(rule).feed(odd) == 0
+
+
 def test_the_state_of_another_kind_is_refused() -> None:
     detector = Detector(KINDS["adwin"])
     detector.feed(SHIFTED)
