@@ -22,7 +22,8 @@ from agents.jobs import (
     shadow_job,
     started,
 )
-from agents.promotion_gates import judge_challenger, judge_in_shadow
+from agents.promotion_gates import judge_challenger, judge_in_shadow, too_few_slates
+from agents.thresholds import Gates
 from models.bootstrap import Interval
 from streams.events import DAY_S
 from streams.retrain import RetrainRequested
@@ -104,7 +105,12 @@ def test_a_shadow_job_is_ready_as_of_the_boundary_after_its_slates_however_late_
 
 @pytest.mark.parametrize(
     ("low", "high", "challenger", "shadow"),
-    [(0.001, 0.02, "promote", "none"), (-0.01, 0.02, "reject", "none"), (-0.02, -0.001, "reject", "roll back")],
+    [
+        (0.001, 0.02, "promote", "none"),
+        (-0.01, 0.02, "reject", "none"),
+        (-0.02, 0.01, "reject", "none"),
+        (-0.02, -0.001, "reject", "roll back"),
+    ],
 )
 def test_both_sides_of_the_gates(low: float, high: float, challenger: str, shadow: str) -> None:
     difference = Interval((low + high) / 2, low, high)
@@ -113,6 +119,11 @@ def test_both_sides_of_the_gates(low: float, high: float, challenger: str, shado
     assert reason.split(":")[0] == {True: "better", False: "worse" if high < 0 else "inconclusive"}[low > 0]
     assert judge_in_shadow(difference, 0.95)[0] == shadow
     assert judge_challenger(Interval(0.0, 0.0, 0.0), 0.95)[0] == "reject"
+
+
+@pytest.mark.parametrize(("n_slates", "enough"), [(500, True), (499, False)])
+def test_there_are_enough_slates_or_too_few(n_slates: int, enough: bool) -> None:
+    assert (too_few_slates(n_slates, Gates(min_slates=500)) is None) is enough
 
 
 def test_an_event_that_names_no_moment_is_refused() -> None:
