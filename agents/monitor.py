@@ -206,8 +206,8 @@ class Monitor:
         self._stars += np.bincount(ratings.half_stars, minlength=BINS + 1)[1:]
         silent = 0 if self._book.last_day is None else day - self._book.last_day - 1
         self._book.add(day, sums, keep_from=day - 2 * self.thresholds.longest_days)
-        fit = self._taste.add(ratings)
-        units = signals_of(ratings, feedback, new_users=new_users, decile=decile, fit=fit, silent_days=silent)
+        turned = self._taste.add(ratings)
+        units = signals_of(ratings, feedback, new_users=new_users, decile=decile, turned=turned, silent_days=silent)
         drifting = [
             name
             for name, rule in self.thresholds.detectors.items()

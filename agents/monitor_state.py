@@ -23,7 +23,7 @@ from streams.errors import StateOutdated
 
 __all__ = ["NEXT", "MonitorState", "WaitingState", "decode_state", "encode_state"]
 
-_VERSION = 4  # raise it when what a state holds changes
+_VERSION = 5  # raise it when what a state holds changes
 
 
 class WaitingState(msgspec.Struct, frozen=True):

@@ -25,14 +25,14 @@ def signals_of(
     *,
     new_users: frozenset[int],
     decile: Int64s | None,
-    fit: Floats,
+    turned: Floats,
     silent_days: int,
 ) -> dict[str, Floats]:
     """Of a day, its columns in order, by the names in :data:`agents.thresholds.SIGNALS`.
 
     - rating, popularity: a user's mean of the day: stars, decile of the movie (0 for the most rated ones, 1 the least)
-    - taste: of a user's day the sum of ``fit`` (n,), by the root of its length: how well what was rated fits the genres
-      that its user rated on the days before (:mod:`agents.taste_book`); a long day tells more, and counts more
+    - taste: of a user's day ``turned`` (u,), by rising user: how much what was rated speaks for another taste than that
+      of the user's days before (:mod:`agents.taste_book`)
     - abs_error: of each rating, how far the predicted stars were off
     - new_user: 1 for a user who was never seen before, else 0
     - volume: log(1 + ratings) of the day, and of each of the ``silent_days`` before it
@@ -45,7 +45,7 @@ def signals_of(
     volume = [0.0] * min(silent_days, _MOST_SILENT_DAYS) + [float(np.log1p(len(ratings)))]
     found = {
         "rating": _means(owner, stars)[by_first],
-        "taste": (_means(owner, fit) * np.sqrt(np.bincount(owner[np.isfinite(fit)], minlength=len(users))))[by_first],
+        "taste": turned[by_first],
         "abs_error": error,
         "new_user": np.array([user in new_users for user in users[by_first].tolist()], np.float64),
         "volume": np.array(volume),
