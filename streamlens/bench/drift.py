@@ -3,7 +3,8 @@
 Each run is a stationary world of its own (:mod:`streamlens.bench.drift_world`) that goes through the real monitor with
 the default thresholds: a training part, a clean live part, then drift (:mod:`streams.drift`), put into the same stream
 once per kind and strength; and, for the false alarms, the same stream without it. Seeds are not those that the
-detectors were tuned on (1,000 to 1,019 and 2,000 to 2,059). A detection counts at the close of its day.
+detectors were tuned on (1,000 to 1,019, 2,000 to 2,059, 50,000 to 50,199 and 60,000 to 60,149). A detection counts at
+the close of its day.
 """
 
 from __future__ import annotations

@@ -101,9 +101,7 @@ def test_a_day_is_held_against_the_days_before_alone() -> None:
 
 
 @pytest.mark.parametrize(("part", "found"), [(0.0, False), (0.01, False), (0.4, True)])
-def test_the_detector_fires_where_many_tastes_turn_and_not_where_hardly_any_does(
-    part: float, found: bool
-) -> None:
+def test_the_detector_fires_where_many_tastes_turn_and_not_where_hardly_any_does(part: float, found: bool) -> None:
     """300 users, 20 of them a day; each picks four in five movies by taste. 60 days, then 20 after the turn."""
     random = np.random.default_rng(7)
     book, detector = TasteBook(CATALOGUE), Detector(default_thresholds().detectors["taste_drift"])
