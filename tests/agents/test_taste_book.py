@@ -10,7 +10,7 @@ import pytest
 
 from agents.detectors import Detector
 from agents.monitor import Monitor
-from agents.monitor_columns import RatingColumns
+from agents.monitor_columns import RatingColumns, unpack
 from agents.taste_book import TasteBook, TasteBookState, turned
 from agents.thresholds import default_thresholds
 from featurestore.catalogue import EMPTY_CATALOGUE, Catalogue
@@ -57,19 +57,17 @@ def test_another_genre_speaks_for_a_taste_that_turned_and_the_same_against_it() 
 
 
 def test_of_whom_nothing_is_known_nothing_is_told() -> None:
-    nobody, no_genre, unknown_movie, known = known_users().add(day((0, 1), (1, 31), (2, 999), (3, 1)))[[0, 1, 2, 3]]
-    assert np.isnan([nobody, no_genre, unknown_movie, known]).all()
+    assert np.isnan(known_users().add(day((1, 31), (2, 999), (3, 1)))).all()  # no genre, no movie, no past
     book = known_users()
     book.add(day((7, 31), (8, 999)))  # rated, but no genre known
     assert np.isnan(book.add(day((7, 1), (8, 1)))).all()
 
 
 def test_the_numbers() -> None:
-    """Somebody unknown has an urn of 5 and 5, user 1 one of 15 and 5 beside 0.04 for a war film, as everybody has."""
-    usual = (10 + 1) / (10 + 10 + 3)
-    ours, all_ours = (10 * usual, 10 + 10 * usual), 10 + 10
-    fresh = ours[0] / 10 * (ours[0] + 1) / 11
-    held = ours[0] / all_ours * (ours[0] + 1) / (all_ours + 1)
+    """Two romances: somebody unknown draws them from an urn of 10, user 1 from one with ten action movies beside."""
+    romance = 10 * (10 + 1) / (20 + 3)  # as everybody, with one more of each of three genres
+    fresh = romance / 10 * (romance + 1) / 11
+    held = romance / 20 * (romance + 1) / 21
     found = known_users().add(day((1, 11), (1, 12)))
     assert found.tolist() == pytest.approx([math.log(0.5 + 0.5 * fresh / held)])
 
@@ -77,9 +75,8 @@ def test_the_numbers() -> None:
 def test_the_genres_of_one_movie_count_one_together() -> None:
     book = known_users()
     book.add(day((5, 30), (6, 32)))
-    users, counts = book._row, book._counts
-    assert counts[users[5]].tolist() == [0.5, 0.5, 0]
-    assert counts[users[6]].tolist() == pytest.approx([1 / 3] * 3)
+    counts = unpack(book.state().counts)[2:]  # of 5 and 6, who came last
+    assert counts.tolist() == [[0.5, 0.5, 0], pytest.approx([1 / 3] * 3)]
 
 
 def test_the_longer_past_and_day_the_more_they_tell_up_to_forty() -> None:
