@@ -3,8 +3,8 @@
 Each agent is a role of ``streamlens worker``, with a pure core, a store of its own, and a worker that runs them:
 
 - features: ``features``, ``ingest``, ``worker`` (docs/architecture.md)
-- loop: core ``sessions``, ``variants``, ``slate_lists``, ``alignment``; ``loop_steps``, ``loop_store``, ``loop``,
-  ``loop_worker`` (docs/loop.md)
+- loop: core ``sessions``, ``variants``, ``slate_lists``, ``alignment``, ``loop_part``; ``loop_steps``, ``loop_store``,
+  ``loop``, ``loop_worker`` (docs/loop.md)
 - reactive users of a synthetic world: core ``reactive_users``; ``reactive`` and its kin (docs/loop.md)
 - monitors: core ``monitor``, ``rule_windows``, ``detectors``, ``retrain_decision``; ``day_log``, ``monitor_ingest``,
   ``monitors``, ``monitors_worker`` (docs/monitoring.md)

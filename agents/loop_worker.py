@@ -7,10 +7,11 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from agents.alignment import Gate
 from agents.beside import serve_beside
 from agents.lines_outbox import drain_lines, publish_lines
 from agents.loop import LoopIngest, create_loop_app, follow_waits
-from agents.loop_steps import Gate, LoopSteps
+from agents.loop_steps import LoopSteps
 from agents.loop_store import LOOP, LoopWriter, loop_url
 from agents.loop_telemetry import LoopMetrics
 from agents.serving_plan import ServingPlan
@@ -29,7 +30,7 @@ __all__ = ["LoopOptions", "LoopWorker"]
 class LoopOptions:
     """What the loop runs on, and how. store_url: of the features; the loop's own store is beside it.
 
-    models: the registry's folder. gate: see :class:`agents.loop_steps.Gate`. records_at_once: about the most of a
+    models: the registry's folder. gate: see :class:`agents.alignment.Gate`. records_at_once: about the most of a
     partition in one step. tells_feedback: whether it tells what came of the slates, or leaves that to reactive users.
     linger_s: how long small fetches are held apart. instance_id: the worker's own for life, so that a restart gets its
     partitions back at once (Kafka).

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from featurestore.features import PopularItem
 from featurestore.reader import FeatureReader
 from featurestore.verify import VerifyReport, verify
-from streamlens.children import Child, ChildFailed, running
+from streamlens.children import Child, running
 from streamlens.demo_loop import CleanTwin, LoopProgress, loop_environment, loop_progress
 from streamlens.loop_story import LoopStory
 from streamlens.presence import announced
@@ -245,8 +245,6 @@ async def _watch_until_end(
     while not stopping.is_set():
         show(await watch.look())
         states = [child.finished() for child in children]  # each is asked, so that no failure hides
-        if watch.loop is not None and watch.loop.no_champion:
-            raise ChildFailed(f"there is no champion to make slates with: {watch.loop.no_champion}")
         if all(states[1:]):
             return True
         try:

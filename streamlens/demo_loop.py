@@ -13,9 +13,9 @@ from typing import Any
 
 import msgspec
 
+from agents.alignment import Gate
 from agents.drift_twin import clean_alerts
 from agents.job_store import read_jobs
-from agents.loop_steps import Gate
 from agents.thresholds import Thresholds, load_thresholds
 from agents.variants import CHAMPION
 from models.registry import Registry
@@ -82,7 +82,7 @@ class LoopProgress:
     """clock: event time up to which slates are made. shown, clicks: of the variants that show the champion.
 
     waits: what the loop waits for, empty for nothing. retrains: asked for so far; promoted, rejected, failed: of these.
-    champion: who serves now. no_champion: why there is none and will be none, empty for anything else.
+    champion: who serves now.
     """
 
     clock: int
@@ -95,7 +95,6 @@ class LoopProgress:
     rejected: int
     failed: int
     champion: str | None
-    no_champion: str
 
 
 def loop_progress(
@@ -104,14 +103,12 @@ def loop_progress(
     """How the loop stands; None before there is any, or while its store cannot be read."""
     gate = Gate(live_from, settings.loop.aligned, settings.loop.train_delay_days * DAY_S)
     with suppress(StoreUnavailable):
-        found = loop_status(store_url, held, gate)
+        found = loop_status(store_url, models, held, gate)
         if found is None:
             return None
         shows_champion = _champions(settings)
         ours = [figures for name, figures in found["variants"].items() if name in shows_champion]
-        jobs = read_jobs(store_url)
-        states = [job.state for job in jobs if job.kind == "retrain"]
-        failed = [job.reason for job in jobs if job.kind == "initial" and job.state == "failed"]
+        states = [job.state for job in read_jobs(store_url) if job.kind == "retrain"]
         champion = Registry(models).champion_at(found["clock"])
         return LoopProgress(
             clock=found["clock"],
@@ -124,7 +121,6 @@ def loop_progress(
             rejected=states.count("rejected"),
             failed=states.count("failed"),
             champion=champion.version_id if champion else None,
-            no_champion=failed[0] if failed and champion is None else "",
         )
     return None
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from agents.loop_steps import Gate
+from agents.alignment import Gate
 from featurestore.embeddings import EmbeddingStore, EmbeddingVersion, embeddings_url
 from featurestore.freshness import VIEWS
 from featurestore.reader import AppliedOffset, FeatureReader
@@ -68,7 +68,9 @@ def _loop(target: Target, ratings: dict[TopicPartition, OffsetRange]) -> dict[st
         live_from = target.training_end() or 0
     except DataError:  # the data is gone, and with it only what the loop waits for
         live_from = 0
-    return loop_status(target.store_url, ratings, Gate(live_from, wanted.aligned, wanted.train_delay_days * DAY_S))
+    return loop_status(
+        target.store_url, target.models, ratings, Gate(live_from, wanted.aligned, wanted.train_delay_days * DAY_S)
+    )
 
 
 async def freshness_status(target: Target, bus: Bus, now: float) -> dict[str, Any] | None:

@@ -25,7 +25,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from agents.loop_steps import Gate
+from agents.alignment import Gate
 from agents.loop_store import loop_url, open_loop_store
 from agents.loop_worker import LoopOptions, LoopWorker
 from agents.worker import FeatureWorker, WorkerOptions

@@ -51,7 +51,7 @@ async def work_loop(target: Target, stopping: asyncio.Event, *, until_end: bool,
 def loop_options(target: Target, own_id: str | None = None) -> LoopOptions:
     """What the run and the settings say. Raises ConfigError where nothing says when the live part begins, and for
     reactive users of data that has none."""
-    from agents.loop_steps import Gate
+    from agents.alignment import Gate
     from agents.loop_worker import LoopOptions
     from agents.variants import Experiment, Variant
     from models.kinds import MODELS
@@ -91,7 +91,16 @@ def _forget_store(target: Target) -> None:
 
 
 def _ended(loop: LoopWorker) -> bool:
-    cursors = loop.ingest.steps.writer.cursors.values()
+    """Raises ModelMissing where it would wait for ever, though a person might still help it."""
+    from streams.errors import ModelMissing
+
+    steps = loop.ingest.steps
+    if steps.no_champion:
+        raise ModelMissing(
+            f"there is no champion to make slates with: {steps.no_champion}; "
+            "make one by `streamlens train --model NAME --promote`, and start the loop again"
+        )
+    cursors = steps.writer.cursors.values()
     return bool(cursors) and all(cursor.end_of_run for cursor in cursors)
 
 

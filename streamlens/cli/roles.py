@@ -42,12 +42,13 @@ async def run_role(
     until_end: bool,
     quiet: bool,
 ) -> None:
-    """Run a worker until ``stopping`` is set, or it has ``ended`` where ``until_end``.
+    """Run a worker until ``stopping`` is set, or it has ``ended`` where ``until_end``. Raises what ``ended`` does.
 
     Meanwhile ``streamlens status`` finds it as ``role``, its heartbeat follows the metrics that the bus takes, and a
     status line says what ``describe`` does, if anything. make: of the worker, by its own id on Kafka, which it keeps
     for life in the folder ``members``.
     """
+    from agents.beside import or_stop
     from streamlens.heartbeat import Heartbeat
     from streamlens.presence import announced
     from streams.membership import instance_id
@@ -73,12 +74,14 @@ async def run_role(
                     if until_end and ended(worker):
                         stopping.set()
 
-        watching = asyncio.create_task(watch())
+        watching = asyncio.create_task(or_stop(watch(), stopping))
         try:
             await worker.run(stopping)
         finally:
             watching.cancel()
             await asyncio.wait([watching])
+        if not watching.cancelled():
+            watching.result()  # never returns by itself: it has failed, and stopped the worker
 
 
 def refuse_while_at_work(target: Target, role: str, does: str) -> None:

@@ -11,8 +11,9 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from agents.alignment import Features, Progress
-from agents.loop_steps import Gate, LoopSteps
+from agents.alignment import Gate, Progress
+from agents.applied_features import Features
+from agents.loop_steps import LoopSteps
 from agents.loop_store import LoopWriter, loop_url
 from agents.serving_plan import ServingPlan
 from agents.variants import Experiment, Variant

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from agents.alignment import Features, Progress, needed_boundary, read_progress, waits_for
+from agents.alignment import Progress, needed_boundary, waits_for
+from agents.applied_features import Features
+from agents.progress_reader import read_progress
 from featurestore.writer import FeatureWriter
 from streams.bus import OffsetRange, TopicInfo
 from streams.errors import StoreUnavailable
@@ -64,8 +66,8 @@ def monitors(folder: Path, closed: int, requests: list[tuple[str, int, int, str]
 
 def trainer(folder: Path, jobs: list[tuple[str, str, int, str]]) -> None:
     with closing(sqlite3.connect(folder / "trainer.db")) as database:
-        database.execute("CREATE TABLE jobs (id TEXT PRIMARY KEY, kind TEXT, due INTEGER, state TEXT)")
-        database.executemany("INSERT INTO jobs VALUES (?, ?, ?, ?)", jobs)
+        database.execute("CREATE TABLE jobs (id TEXT PRIMARY KEY, kind TEXT, due INTEGER, state TEXT, reason TEXT)")
+        database.executemany("INSERT INTO jobs VALUES (?, ?, ?, ?, 'why')", jobs)
         database.commit()
 
 
@@ -77,7 +79,7 @@ def test_progress_is_read_from_the_stores_of_the_others(tmp_path: Path, store_ur
         tmp_path,
         [("i", "initial", 0, "done"), ("r1", "retrain", B + 1, "rejected"), ("r2", "retrain", B + 2, "promoted")],
     )
-    assert read_progress(store_url) == Progress(B, "done", B + 3, "r3")
+    assert read_progress(store_url) == Progress(B, "done", B + 3, "r3", "why")
 
 
 @pytest.mark.parametrize(("state", "open_due"), [("queued", B), ("running", B), ("done", None), ("failed", None)])

@@ -13,8 +13,8 @@ import msgspec
 import numpy as np
 import pytest
 
-from agents.alignment import Progress
-from agents.loop_steps import NO_CHAMPION, Gate, LoopSteps
+from agents.alignment import NO_CHAMPION, Gate, Progress
+from agents.loop_steps import LoopSteps
 from featurestore.features import History
 from featurestore.reader import FeatureReader
 from models.interactions import Histories

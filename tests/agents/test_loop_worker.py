@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from agents.loop_steps import Gate
+from agents.alignment import Gate
 from agents.loop_worker import LoopOptions, LoopWorker
 from agents.worker import FeatureWorker, WorkerOptions
 from featurestore.catalogue import Catalogue
@@ -99,8 +99,8 @@ def train(folder: Path) -> None:
         )
         registry.promote(registry.add(draft / "version"), by="test", why="first", effective=live_from())
     with closing(sqlite3.connect(folder / "trainer.db")) as database:
-        database.execute("CREATE TABLE jobs (id TEXT, kind TEXT, due INTEGER, state TEXT)")
-        database.execute("INSERT INTO jobs VALUES ('i', 'initial', ?, 'done')", (live_from(),))
+        database.execute("CREATE TABLE jobs (id TEXT, kind TEXT, due INTEGER, state TEXT, reason TEXT)")
+        database.execute("INSERT INTO jobs VALUES ('i', 'initial', ?, 'done', '')", (live_from(),))
         database.commit()
 
 
@@ -180,14 +180,14 @@ async def test_a_dead_monitor_shows_as_waiting_and_nothing_is_lost(tmp_path: Pat
         await replay(tmp_path)
         await eventually(lambda: len([why for why in worker.ingest.steps.waits.values() if "monitors" in why]) == 2)
         async with open_bus(urls(tmp_path)[0]) as bus:
-            found = loop_status(urls(tmp_path)[1], await bus.offsets(RATINGS), Gate(live_from()))
+            found = loop_status(urls(tmp_path)[1], tmp_path / "models", await bus.offsets(RATINGS), Gate(live_from()))
         assert found is not None
         assert any("the monitors to close" in why for why in found["waits"])
         assert found["lag"] > 0
         close_days(tmp_path, 1 << 40)
         await eventually(ended(worker), 60)
     async with open_bus(urls(tmp_path)[0]) as bus:
-        found = loop_status(urls(tmp_path)[1], await bus.offsets(RATINGS), Gate(live_from()))
+        found = loop_status(urls(tmp_path)[1], tmp_path / "models", await bus.offsets(RATINGS), Gate(live_from()))
     assert found is not None
     assert (found["lag"], found["waits"]) == (0, [])
     assert found["variants"].keys() == {"a", "b", "c"}
@@ -220,4 +220,4 @@ def test_a_worker_that_holds_nothing_has_nothing_to_tell(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("aligned", [True, False])
 def test_status_without_a_loop_is_none(tmp_path: Path, aligned: bool) -> None:
-    assert loop_status(urls(tmp_path)[1], {}, Gate(0, aligned)) is None
+    assert loop_status(urls(tmp_path)[1], tmp_path / "models", {}, Gate(0, aligned)) is None

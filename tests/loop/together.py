@@ -153,7 +153,9 @@ async def keep(role: str, target: Target, variation: Variation, restart: asyncio
         while sum("the monitors" in why for why in seen.now.values()) < PARTITIONS:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
         async with target.open_bus() as bus:
-            found = loop_status(target.store_url, await bus.offsets(RATINGS), loop_role.loop_options(target).gate)
+            found = loop_status(
+                target.store_url, target.models, await bus.offsets(RATINGS), loop_role.loop_options(target).gate
+            )
         seen.status |= {} if found is None else {re.sub(r"[0-9].*", "", why) for why in found["waits"]}
     while True:
         agent = make(role, target, variation)
