@@ -5,16 +5,13 @@ Legitimate where a change was meant to change what is decided; the change of the
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from tests.loop.together import Results
+from tests.loop.together import Results, together
 
 __all__ = ["GOLDEN", "lines_of"]
 
@@ -42,9 +39,7 @@ def _rounded(value: Any) -> Any:
 
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "tests.loop.together", folder, _VARIATION]
-        subprocess.run(command, check=True, env=os.environ | {"OPENBLAS_NUM_THREADS": "1"})
-        results = msgspec.json.decode((Path(folder) / _VARIATION / "results.json").read_bytes(), type=Results)
+        results = together(Path(folder), _VARIATION, timeout_s=300)[_VARIATION]
     GOLDEN.write_text("\n".join([*lines_of(results), ""]))
 
 

@@ -2,34 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import msgspec
 import pytest
 
 from tests.loop.golden import GOLDEN, lines_of
-from tests.loop.together import VARIATIONS, Results
-
-LONGEST_S = 280
+from tests.loop.together import Results
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Results]:
-    """One process for all, with one thread of BLAS: sums in another order are other sums."""
-    folder = tmp_path_factory.mktemp("together")
-    path = os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("STREAMLENS_")}
-    environment |= {"PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "tests.loop.together", str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=LONGEST_S, check=False, env=environment)
-    assert done.returncode == 0, done.stderr[-5_000:]
-    read = ((name, (folder / name / "results.json").read_bytes()) for name in VARIATIONS)
-    return {name: msgspec.json.decode(found, type=Results) for name, found in read}
 
 
 def test_the_run_has_what_is_to_be_compared(results: dict[str, Results]) -> None:

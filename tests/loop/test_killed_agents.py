@@ -8,13 +8,9 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
@@ -24,6 +20,7 @@ from agents.job_store import read_jobs
 from agents.monitor_store import read_decided
 from streamlens.target import Target
 from streams.errors import StreamLensError
+from tests.loop.killable import Killable
 from tests.loop.small_world import prepare, replay_command
 from tests.loop.together import ROLES, Results, current, read_results
 
@@ -37,50 +34,10 @@ KEPT = "events.jsonl"
 pytestmark = pytest.mark.slow
 
 
-@dataclass
-class Process:
-    """A command of the program in ``folder``, started again after each kill."""
-
-    name: str
-    command: tuple[str, ...]
-    folder: Path
-    kills: int = 0
-    popen: subprocess.Popen[bytes] = field(init=False)
-
-    def start(self) -> None:
-        path = os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
-        with (self.folder / f"{self.name}.log").open("ab") as log:
-            self.popen = subprocess.Popen(
-                [sys.executable, "-m", "streamlens", *self.command],
-                cwd=self.folder,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env={**os.environ, "PYTHONPATH": path},
-            )
-
-    def kill(self) -> None:
-        """Where it is still at work; then it is started again."""
-        if self.popen.poll() is None:
-            os.kill(self.popen.pid, signal.SIGKILL)
-            self.kills += 1
-            self.popen.wait()
-            self.start()
-
-    def end(self) -> None:
-        if self.popen.poll() is None:
-            self.popen.kill()
-        self.popen.wait()
-
-    @property
-    def said(self) -> str:
-        return (self.folder / f"{self.name}.log").read_text()[-3_000:]
-
-
-def wait_for(condition: Callable[[], bool], what: str, processes: dict[str, Process]) -> None:
+def wait_for(condition: Callable[[], bool], what: str, processes: dict[str, Killable]) -> None:
     deadline = time.monotonic() + 120
     while not condition():
-        failed = [one for one in processes.values() if one.popen.poll()]
+        failed = [one for one in processes.values() if one.exit_code]
         assert not failed, f"{failed[0].name}: {failed[0].said}"
         assert time.monotonic() < deadline, f"{what} did not happen; {[one.said for one in processes.values()]}"
         time.sleep(0.005)
@@ -102,13 +59,14 @@ def training(target: Target) -> bool:
 def run_with_kills(folder: Path, draw: random.Random) -> tuple[Results, list[str], dict[str, int]]:
     """What came of it, the ids of the retrain events as an outside command saw them, and how often each was killed."""
     prepare(folder)
-    done = subprocess.run([sys.executable, "-m", "streamlens", *replay_command()], cwd=folder, check=False, timeout=60)
-    assert done.returncode == 0
+    replaying = Killable("replay", tuple(replay_command()), folder)
+    replaying.start()
+    wait_for(lambda: replaying.exit_code == 0, "the replay", {"replay": replaying})
     target = current()
     assert target is not None
     watch = ("retrain", "watch", "--exec", f"cat >> {KEPT}; echo >> {KEPT}")
     commands = {role: ("worker", "--role", role, "--until-end", "--quiet") for role in ROLES} | {"watch": watch}
-    processes = {name: Process(name, command, folder) for name, command in commands.items()}
+    processes = {name: Killable(name, command, folder) for name, command in commands.items()}
     try:
         for process in processes.values():
             process.start()
@@ -123,7 +81,7 @@ def run_with_kills(folder: Path, draw: random.Random) -> tuple[Results, list[str
                 wait_for(lambda: training(target) or closed_day(target) > LIVE + DAYS - 5, "a training", processes)
                 time.sleep(draw.random() * 0.5)
                 processes[victim].kill()
-        wait_for(lambda: all(processes[role].popen.poll() == 0 for role in ROLES), "the end", processes)
+        wait_for(lambda: all(processes[role].exit_code == 0 for role in ROLES), "the end", processes)
         results = asyncio.run(read_results(target))
         wanted = [msgspec.json.decode(line)["id"] for line in results.topics["retrain/0"]]
         wait_for(lambda: set(wanted) <= set(seen_ids(folder, target.run_id)), "every event outside", processes)
@@ -143,26 +101,20 @@ def seen_ids(folder: Path, run_id: str) -> list[str]:
     return found
 
 
-def undisturbed(folder: Path) -> Results:
-    environment = os.environ | {"OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
-    command = [sys.executable, "-m", "tests.loop.together", str(folder), "at-once"]
-    subprocess.run(command, check=True, timeout=120, env=environment, capture_output=True)
-    return msgspec.json.decode((folder / "at-once" / "results.json").read_bytes(), type=Results)
-
-
 def test_kills_change_no_byte_and_an_outside_command_sees_every_event(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: Results
 ) -> None:
     for variable in [name for name in os.environ if name.startswith("STREAMLENS_")]:
         monkeypatch.delenv(variable)
-    expected = undisturbed(tmp_path)
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "1")
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
     began, seed = time.monotonic(), SEED
     while True:
         folder = tmp_path / str(seed)
         folder.mkdir()
         monkeypatch.chdir(folder)
         results, seen, kills = run_with_kills(folder, random.Random(seed))
-        assert results.same == expected.same, f"seed {seed}"
+        assert results.same == at_once.same, f"seed {seed}"
         wanted = [msgspec.json.decode(line)["id"] for line in results.topics["retrain/0"]]
         assert len(set(wanted)) == len(wanted) >= 3
         assert list(dict.fromkeys(seen)) == wanted, "at least once, in order, and none but these"

@@ -8,7 +8,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import msgspec
 import pytest
 
 from streams.testing import unique_prefix
@@ -22,16 +21,16 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_a_loop_on_kafka_and_postgresql_comes_to_the_same(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, streamlens_broker: str, postgres: PostgresStores
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    streamlens_broker: str,
+    postgres: PostgresStores,
+    at_once: Results,
 ) -> None:
     for variable in [name for name in os.environ if name.startswith("STREAMLENS_")]:
         monkeypatch.delenv(variable)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setenv("OPENBLAS_NUM_THREADS", "1")
-    together = [sys.executable, "-m", "tests.loop.together", str(tmp_path), "at-once"]
-    subprocess.run(together, check=True, timeout=120, capture_output=True)
-    expected = msgspec.json.decode((tmp_path / "at-once" / "results.json").read_bytes(), type=Results)
-
     folder = tmp_path / "servers"
     prepare(folder)
     monkeypatch.chdir(folder)
@@ -57,4 +56,4 @@ def test_a_loop_on_kafka_and_postgresql_comes_to_the_same(
     assert target is not None
     assert target.bus_url.startswith("kafka://")
     assert target.store_url.startswith("postgresql://")
-    assert asyncio.run(read_results(target)).alike == expected.alike
+    assert asyncio.run(read_results(target)).alike == at_once.alike

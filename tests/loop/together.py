@@ -1,7 +1,7 @@
 """All four roles of one run in one process, until its end; what they published, and what the registry says.
 
-``python -m tests.loop.together FOLDER [VARIATION ...]``, by default all of them, each in a folder of its own there. The
-trainer's jobs run in the process, too.
+``python -m tests.loop.together FOLDER VARIATION ...``, each in a folder of its own there. Replay and the trainer's jobs
+run in the process, too.
 """
 
 from __future__ import annotations
@@ -10,9 +10,10 @@ import asyncio
 import os
 import random
 import re
+import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,15 +31,17 @@ from agents.worker import FeatureWorker
 from models.registry import Registry
 from streamlens.cli import loop_role, monitors_role, trainer_role, worker
 from streamlens.loop_status import loop_status
+from streamlens.replay_run import PreparedReplay, prepare_run
+from streamlens.settings import load_settings
 from streamlens.target import Target, find_target
 from streamlens.waiting import NothingYet
 from streams.bus import Bus
 from streams.errors import StreamLensError
 from streams.events import ALERTS, FEEDBACK, IMPRESSIONS, MODELS, RATINGS, RETRAIN
 from tests.agents.training_world import in_this_process
-from tests.loop.small_world import PARTITIONS, prepare, replay_command
+from tests.loop.small_world import PARTITIONS, prepare
 
-__all__ = ["ROLES", "Results", "current", "read_results"]
+__all__ = ["ROLES", "VARIATIONS", "Results", "current", "read_results", "together"]
 
 ROLES = ("features", "loop", "monitors", "trainer")
 TOPICS = (IMPRESSIONS, FEEDBACK, ALERTS, RETRAIN, MODELS)
@@ -137,11 +140,11 @@ class Seen:
 
 
 @asynccontextmanager
-async def working(agent: Agent) -> AsyncIterator[None]:
+async def working(agent: Agent) -> AsyncIterator[asyncio.Task[None]]:
     stopping = asyncio.Event()
     running = asyncio.create_task(agent.run(stopping))
     try:
-        yield
+        yield running
     finally:
         stopping.set()
         await running
@@ -159,8 +162,9 @@ async def keep(role: str, target: Target, variation: Variation, restart: asyncio
         seen.status |= {} if found is None else {re.sub(r"[0-9].*", "", why) for why in found["waits"]}
     while True:
         agent = make(role, target, variation)
-        async with working(agent):
+        async with working(agent) as running:
             while not (restart.is_set() or ended(agent)):
+                assert not running.done(), f"{role}: {running.exception() or 'ended too early'}"
                 if isinstance(agent, LoopWorker):
                     seen.look(agent)
                 await asyncio.sleep(0.005)
@@ -233,20 +237,15 @@ def unique(values: Sequence[bytes]) -> list[bytes]:
     return list(found.values())
 
 
-async def _replay(rate: float | None) -> asyncio.subprocess.Process:
-    command = [sys.executable, "-m", "streamlens", *replay_command(rate)]
-    return await asyncio.create_subprocess_exec(*command, stderr=asyncio.subprocess.DEVNULL)
-
-
-async def work_out(variation: Variation) -> Results:
+async def work_out(variation: Variation, replay: PreparedReplay) -> Results:
     """In the current folder, which is prepared."""
-    replaying = await _replay(variation.rate)
+    replaying = asyncio.create_task(replay.replay(asyncio.Event()))
     if variation.rate is None:
-        await replaying.wait()
+        await replaying
     while (target := current()) is None:  # noqa: ASYNC110
         await asyncio.sleep(0.02)
     seen = await run_all(target, variation)
-    await replaying.wait()
+    await replaying
     found = await read_results(target)
     return msgspec.structs.replace(found, waits=sorted(seen.ever), status=sorted(seen.status))
 
@@ -261,16 +260,39 @@ def jobs_of(variation: Variation) -> Callable[..., Awaitable[Ended]]:
     return run
 
 
+def together(folder: Path, *names: str, timeout_s: float) -> Mapping[str, Results]:
+    """Each of the variations, worked out in ``folder`` by a process with one thread of BLAS: sums in another order are
+    other sums."""
+    path = os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("STREAMLENS_")}
+    environment |= {"PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "tests.loop.together", str(folder), *names]
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+        check=False,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+    )
+    assert done.returncode == 0, done.stderr[-5_000:]
+    found = {name: (folder / name / "results.json").read_bytes() for name in names}
+    return {name: msgspec.json.decode(results, type=Results) for name, results in found.items()}
+
+
 def main(folder: Path, names: Sequence[str]) -> None:
     for name in names:
-        training_supervisor.run_process = jobs_of(VARIATIONS[name])
-        prepare(folder / name, idle=VARIATIONS[name].idle)
+        variation = VARIATIONS[name]
+        training_supervisor.run_process = jobs_of(variation)
+        prepare(folder / name, idle=variation.idle)
         os.chdir(folder / name)
         began = time.monotonic(), time.process_time()
-        results = asyncio.run(work_out(VARIATIONS[name]))
+        wanted = {"speed": "max"} if variation.rate is None else {"rate": variation.rate}
+        results = asyncio.run(work_out(variation, prepare_run(load_settings({"replay": wanted}))))
         print(name, f"{time.monotonic() - began[0]:.1f} s, {time.process_time() - began[1]:.1f} s of CPU", flush=True)  # noqa: T201
         Path("results.json").write_bytes(msgspec.json.encode(results))
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]).absolute(), sys.argv[2:] or list(VARIATIONS))
+    main(Path(sys.argv[1]).absolute(), sys.argv[2:])

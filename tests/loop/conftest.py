@@ -1,0 +1,22 @@
+"""What the small run comes to, worked out once for all tests of the loop."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pytest
+
+from tests.loop.together import VARIATIONS, Results, together
+
+
+@pytest.fixture(scope="session")
+def at_once(tmp_path_factory: pytest.TempPathFactory) -> Results:
+    """Undisturbed, as fast as it goes."""
+    return together(tmp_path_factory.mktemp("at-once"), "at-once", timeout_s=150)["at-once"]
+
+
+@pytest.fixture(scope="session")
+def results(tmp_path_factory: pytest.TempPathFactory, at_once: Results) -> Mapping[str, Results]:
+    """In each variation."""
+    others = [name for name in VARIATIONS if name != "at-once"]
+    return {"at-once": at_once, **together(tmp_path_factory.mktemp("together"), *others, timeout_s=280)}
