@@ -41,8 +41,9 @@ class LinesIngest(Generic[S]):
 
     async def assign(self, log: TopicInfo, ranges: Mapping[TopicPartition, OffsetRange]) -> dict[TopicPartition, int]:
         """Become the writer of these partitions; returns the offset each goes on from."""
-        self.stored.set()
-        return await self.store.patiently(self.steps.assign, log, ranges)
+        start = await self.store.patiently(self.steps.assign, log, ranges)
+        self.stored.set()  # not before: whoever looked meanwhile saw none of what a predecessor has left
+        return start
 
     async def release(self, partitions: Iterable[int]) -> None:
         """Write nothing more of these partitions; returns once nothing of them is under way."""

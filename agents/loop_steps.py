@@ -96,7 +96,8 @@ class LoopSteps:
     def assign(self, log: TopicInfo, ranges: Mapping[TopicPartition, OffsetRange]) -> dict[TopicPartition, int]:
         """Become the writer of these partitions; returns the offset each goes on from."""
         start = self.writer.assign(log, ranges)
-        self._held |= {tp.partition: self._load(tp.partition, Backlog()) for tp in ranges}
+        loaded = {tp.partition: self._load(tp.partition, Backlog()) for tp in ranges}
+        self._held = self._held | loaded  # a new one: others may be looking through it
         return start
 
     def _load(self, partition: int, backlog: Backlog) -> HeldPartition:

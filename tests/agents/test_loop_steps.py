@@ -389,11 +389,16 @@ def test_without_a_champion_it_waits_and_says_what_makes_one(tmp_path: Path) -> 
     for file in (tmp_path / "run" / "models").glob("registry.json"):
         file.unlink()
     for aligned in (True, False):
-        steps = world.loop(Gate(LIVE, aligned=aligned))
-        steps.offer(unread(world.log, steps, 60))
-        run_out(steps)
-        assert all(NO_CHAMPION in why for why in steps.waits.values())
-        steps.close()
+        for initial, told in (("running", ""), ("failed", "the trainer's first training failed: too few ratings")):
+            world.progress = replace(DONE, initial=initial, reason="too few ratings")
+            steps = world.loop(Gate(LIVE, aligned=aligned))
+            steps.offer(unread(world.log, steps, 60))
+            run_out(steps)
+            assert steps.no_champion == told
+            wanted = "first training, it is running" if aligned and not told else f"{NO_CHAMPION}{told and '; '}{told}"
+            assert all(wanted in why for why in steps.waits.values())
+            assert len(steps.waits) == 2
+            steps.close()
     steps = world.loop(Gate(LIVE, aligned=False))
     steps.offer(unread(world.log, steps, 60))
     registry = Registry(tmp_path / "run" / "models")
@@ -446,3 +451,12 @@ def test_where_made_up_users_answer_the_loop_tells_slates_alone(world: World, ex
         ]
     assert sum(tally.slates for tally in steps.tallies.values()) == len(slates_of(expected))
     assert all((tally.shown, tally.clicks) == (0, 0) for tally in steps.tallies.values())
+
+
+def test_partitions_that_come_disturb_nobody_who_looks_at_those_there(world: World) -> None:
+    """What only tells may be called by another thread in the middle of an assignment."""
+    steps = world.loop()
+    steps.release([0])
+    looking = iter(steps._held.items())
+    steps.assign(LOG, ranges_of(world.log))
+    assert [partition for partition, _ in looking] == [1]

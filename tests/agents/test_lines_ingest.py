@@ -1,0 +1,66 @@
+"""What steps leave to be published goes out, whatever the store does meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from typing import Any, cast
+
+import pytest
+
+from agents.lines_ingest import LinesIngest
+from agents.lines_outbox import publish_lines
+from agents.lines_store import LinesWriter, OutgoingRow
+from agents.loop_stats import LoopStats
+from streams.bus import OffsetRange, TopicInfo, open_bus
+from streams.errors import StoreUnavailable
+from streams.events import FEEDBACK, RATINGS
+from streams.records import TopicPartition
+from streams.testing import collect
+from streams.topics import run_topics
+
+LOG = TopicInfo(RATINGS, 1, None, "log")
+
+
+class Left:
+    """Steps whose predecessor has left a record; the store is away at the first ``refusals`` assignments."""
+
+    def __init__(self, refusals: int) -> None:
+        self.writer = cast(LinesWriter, self)
+        self.stats = LoopStats()
+        self._refusals = refusals
+        self._held = False
+        self._rows = [OutgoingRow(1, 0, FEEDBACK, 1, b"7", b"told")]
+
+    def assign(self, log: TopicInfo, ranges: Mapping[TopicPartition, OffsetRange]) -> dict[TopicPartition, int]:
+        self._refusals -= 1
+        if self._refusals >= 0:
+            raise StoreUnavailable("locked")
+        self._held = True
+        return dict.fromkeys(ranges, 0)
+
+    def outgoing(self) -> list[OutgoingRow]:
+        return self._rows if self._held else []
+
+    def sent(self, rows: Iterable[OutgoingRow]) -> None:
+        self._rows = []
+
+    def release(self, partitions: Iterable[int]) -> None: ...
+    def close(self) -> None: ...
+
+
+@pytest.mark.streamlens_bus("memory")
+@pytest.mark.parametrize("refusals", [0, 2])
+async def test_what_a_predecessor_left_is_published_before_any_step_of_ones_own(
+    refusals: int, streamlens_bus_url: str
+) -> None:
+    ingest: LinesIngest[Any] = LinesIngest("test", Left(refusals))
+    async with asyncio.timeout(30), open_bus(streamlens_bus_url) as bus:
+        await bus.create_topics(*run_topics(1))
+        publishing = asyncio.create_task(publish_lines(bus, ingest))
+        await asyncio.sleep(0)
+        await ingest.assign(LOG, {TopicPartition(RATINGS, 0): OffsetRange(0, 0)})
+        assert await collect(bus, FEEDBACK, 1) == [b"told"]
+        publishing.cancel()
+        await asyncio.wait([publishing])
+    ingest.close()
