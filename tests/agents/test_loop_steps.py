@@ -15,11 +15,12 @@ import pytest
 
 from agents.alignment import NO_CHAMPION, Gate, Progress
 from agents.loop_steps import LoopSteps
+from agents.tally import Tally
 from featurestore.features import History
 from featurestore.reader import FeatureReader
 from models.interactions import Histories
 from models.registry import Registry
-from models.slates import SESSION_GAP_S, find_sessions
+from models.slates import SESSION_GAP_S, clicked_slates, find_sessions
 from streams.errors import StoreUnavailable
 from streams.events import DAY_S, FEEDBACK, IMPRESSIONS, Feedback, Slate, Tick
 from tests.agents.loop_world import (
@@ -131,6 +132,35 @@ def test_in_order_the_slates_are_those_of_offline_evaluation(tmp_path: Path) -> 
     slates = slates_of(in_one_go(world))
     assert {(s.user_id, s.timestamp, int(s.slate_id.split("-")[2])) for s in slates} == due
     assert len(slates) == len(due)
+
+
+def test_feedback_is_what_offline_evaluation_finds_of_the_slates_shown(tmp_path: Path) -> None:
+    world = World(tmp_path / "run", ratings_of_world(3, late=0))
+    world.apply_features()
+    steps = world.loop()
+    steps.offer(batches_of(world.log, 1_000))
+    run_out(steps)
+    told = {f.slate_id: f for f in feedback_of(published(steps))}
+    lists = {s.slate_id: s.movie_ids for s in slates_of(published(steps))}
+    live = [r for r in world.ratings if r.timestamp >= LIVE]
+    users, movies, times = (np.array([getattr(r, n) for r in live]) for n in ("user_id", "movie_id", "timestamp"))
+    sessions = find_sessions(users, times)
+    at, session = sessions.triggers, sessions.session
+    first = {int(n): int(times[session == n][0]) for n in np.unique(session)}
+    ids = [f"{users[i]}-{first[int(session[i])]}-{sessions.n_before[i]}" for i in at.tolist()]
+    assert sorted(ids) == sorted(told)
+    clicked = clicked_slates(session, movies, session[at], at, np.array([lists[name] for name in ids]))
+    for k, name in enumerate(ids):
+        of_session = times[session == session[at[k]]]
+        one = told[name]
+        assert one.clicked == movies[clicked == k].tolist()
+        assert one.n_ratings == len(of_session)
+        assert one.session_seconds == of_session[-1] - of_session[0]
+        assert one.timestamp == of_session[-1] + SESSION_GAP_S
+        assert one.session_id == name.rpartition("-")[0]
+    for variant, tally in steps.tallies.items():
+        own = [f for f in told.values() if f.variant == variant]
+        assert tally == Tally(len(own), sum(f.n_shown for f in own), sum(len(f.clicked) for f in own))
 
 
 @pytest.mark.parametrize("size", [1, 7, 60])

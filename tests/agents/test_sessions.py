@@ -169,6 +169,13 @@ def test_a_boundary_closes_what_is_over_by_then(over_at: int, closed: bool) -> N
     assert ([one[0] for one in told][1:] == ["closed", "boundary"]) == closed
 
 
+def test_a_tick_that_falls_opens_nothing_again() -> None:
+    """As of another run that was appended to the log."""
+    ticks = (Boundary(T0 + 90_000, False), Boundary(T0 + 10_000, False))
+    told, late = told_by(PartitionSessions(), rated((1, 0), *ticks, (2, 20_000)))
+    assert ([one[0] for one in told], late) == (["slate", "closed", "boundary", "boundary"], 1)
+
+
 def test_the_end_of_the_run_closes_all() -> None:
     told, _ = told_by(PartitionSessions(), rated((1, 0), Boundary(T0 + 1, True)))
     assert [one[0] for one in told] == ["slate", "closed", "boundary"]

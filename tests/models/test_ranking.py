@@ -18,7 +18,7 @@ def by_sorting(scores: Float32s, k: int) -> tuple[list[list[int]], list[list[flo
     return columns, values
 
 
-@pytest.mark.parametrize("m", [1, 7, 129, 4_095, 4_096, 4_159, 10_000])
+@pytest.mark.parametrize("m", [1, 7, 129, 255, 256, 519, 4_000, 4_095, 4_096, 4_159, 10_000, 16_389])
 @pytest.mark.parametrize("levels", [2, 1_000_000])
 @pytest.mark.parametrize("k", [1, 10, 100])
 def test_is_what_sorting_gives_whatever_the_ties(m: int, levels: int, k: int) -> None:
