@@ -9,11 +9,11 @@ from typing import Any, cast
 import pytest
 
 from agents.lines_ingest import LinesIngest
-from agents.lines_outbox import publish_lines
+from agents.lines_outbox import drain_lines, publish_lines
 from agents.lines_store import LinesWriter, OutgoingRow
 from agents.loop_stats import LoopStats
 from streams.bus import OffsetRange, TopicInfo, open_bus
-from streams.errors import StoreUnavailable
+from streams.errors import BusError, StoreUnavailable
 from streams.events import FEEDBACK, RATINGS
 from streams.records import TopicPartition
 from streams.testing import collect
@@ -47,6 +47,47 @@ class Left:
 
     def release(self, partitions: Iterable[int]) -> None: ...
     def close(self) -> None: ...
+
+
+class Killed(Exception):
+    """As a process that is gone."""
+
+
+@pytest.mark.streamlens_bus("memory")
+async def test_what_the_bus_has_and_nobody_forgot_is_published_again(
+    streamlens_bus_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the same bytes, so the same id: whoever reads drops the second one."""
+
+    def killed(rows: Iterable[OutgoingRow]) -> None:
+        raise Killed
+
+    steps = Left(0)
+    ingest: LinesIngest[Any] = LinesIngest("test", steps)
+    async with asyncio.timeout(30), open_bus(streamlens_bus_url) as bus:
+        await bus.create_topics(*run_topics(1))
+        await ingest.assign(LOG, {TopicPartition(RATINGS, 0): OffsetRange(0, 0)})
+        with monkeypatch.context() as patched:
+            patched.setattr(steps, "sent", killed)
+            with pytest.raises(Killed):
+                await drain_lines(bus, ingest)
+        assert await drain_lines(bus, ingest) == 1
+        assert await drain_lines(bus, ingest) == 0
+        assert await collect(bus, FEEDBACK, 2) == [b"told", b"told"]
+    ingest.close()
+
+
+@pytest.mark.streamlens_bus("memory")
+async def test_what_the_bus_refuses_is_not_forgotten(streamlens_bus_url: str) -> None:
+    ingest: LinesIngest[Any] = LinesIngest("test", Left(0))
+    async with asyncio.timeout(30), open_bus(streamlens_bus_url) as bus:
+        await ingest.assign(LOG, {TopicPartition(RATINGS, 0): OffsetRange(0, 0)})
+        with pytest.raises(BusError):  # there is no such topic
+            await drain_lines(bus, ingest)
+        await bus.create_topics(*run_topics(1))
+        assert await drain_lines(bus, ingest) == 1
+        assert await collect(bus, FEEDBACK, 1) == [b"told"]
+    ingest.close()
 
 
 @pytest.mark.streamlens_bus("memory")
