@@ -30,7 +30,7 @@ from agents.training_task import TrainingTask
 from models.registry import Registry
 from streams.bus import OffsetRange, TopicInfo
 from streams.durable import replace_durably
-from streams.errors import StreamLensError
+from streams.errors import StoreUnavailable, StreamLensError
 from streams.events import DAY_S, DEADLETTER, MODELS, RETRAIN, DeadLetter, ModelEvent, Rating, Tick
 from streams.records import RecordBatch, TopicPartition
 from streams.retrain import RetrainRequest, RetrainRequested
@@ -91,6 +91,8 @@ async def in_this_process(command: Sequence[str], task: bytes, limits: Limits, o
     working = asyncio.ensure_future(asyncio.to_thread(AnswerTask(given, on_line).outcome))
     try:
         outcome = await asyncio.shield(working)
+    except StoreUnavailable as error:  # tried again, as in a process of its own
+        return Ended(1, None, str(error))
     except StreamLensError as error:
         return Ended(2, None, str(error))
     except asyncio.CancelledError:

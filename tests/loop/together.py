@@ -167,6 +167,7 @@ async def keep(role: str, target: Target, variation: Variation, restart: asyncio
                 assert not running.done(), f"{role}: {running.exception() or 'ended too early'}"
                 if isinstance(agent, LoopWorker):
                     seen.look(agent)
+                    assert not agent.ingest.steps.no_champion, agent.ingest.steps.no_champion
                 await asyncio.sleep(0.005)
         if not restart.is_set():
             return
