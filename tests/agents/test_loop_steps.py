@@ -13,6 +13,7 @@ import msgspec
 import numpy as np
 import pytest
 
+from agents import slate_lists
 from agents.alignment import NO_CHAMPION, Gate, Progress
 from agents.loop_steps import LoopSteps
 from agents.tally import Tally
@@ -171,6 +172,11 @@ def test_batch_sizes_change_nothing(world: World, expected: Published, size: int
         steps.offer([batch])
         run_out(steps)
     assert published(steps) == expected
+
+
+def test_histories_may_be_read_in_portions(world: World, expected: Published, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(slate_lists, "_RATINGS_AT_ONCE", 50)
+    assert in_one_go(world) == expected
 
 
 def test_features_may_be_just_ahead_or_far_ahead(world: World, expected: Published) -> None:
