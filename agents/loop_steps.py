@@ -171,9 +171,10 @@ class LoopSteps:
 
     def _look(self) -> Progress:
         """At the others, and at the registry; without aligned mode the others are of interest for a champion alone."""
-        self._plan.refresh()
-        if not self.gate.aligned and self._plan.at(None):
-            return Progress()
+        if not self.gate.aligned:
+            self._plan.refresh()
+            if self._plan.at(None):
+                return Progress()
         progress = self._progress()
         self._plan.refresh()  # after the progress: what an answer has decided is there
         return progress

@@ -373,6 +373,28 @@ def test_a_promotion_serves_from_its_time_on_in_every_partition(world: World, ex
             assert slate.model_version == ("ease-0" if slate.timestamp < due else "ease-1")
 
 
+def test_what_an_answer_has_decided_is_seen_with_the_answer(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The trainer decides, and ends the job, while the loop looks at it."""
+    world.apply_features()
+    due = LIVE + 5 * DAY_S
+    newer = add_model(world.registry, "ease", "ease-1", world.ratings, due - DAY_S)
+    steps = world.loop(records_at_once=30)
+    world.progress = replace(DONE, open_due=due, asked="run/monitors/1")
+    steps.offer(batches_of(world.log, 40))
+    run_out(steps)
+
+    def decided_meanwhile() -> Progress:
+        if world.progress != DONE:
+            world.registry.promote(newer, by="trainer", why="better", effective=due)
+            world.progress = DONE
+        return world.progress
+
+    monkeypatch.setattr(steps, "_progress", decided_meanwhile)
+    run_out(steps)
+    shown = {(s.timestamp >= due, s.model_version) for s in slates_of(published(steps)) if s.variant == "a"}
+    assert shown == {(False, "ease-0"), (True, "ease-1")}
+
+
 def test_one_partition_waits_and_the_other_goes_on(world: World) -> None:
     batches = batches_of(world.log, 40)
     world.apply_features([b for b in batches if b.partition == 1])
