@@ -20,10 +20,9 @@ from agents.tally import Tally
 from featurestore.features import History
 from featurestore.reader import FeatureReader
 from models.interactions import Histories
-from models.registry import Registry
 from models.slates import SESSION_GAP_S, clicked_slates, find_sessions
 from streams.errors import StoreUnavailable
-from streams.events import DAY_S, FEEDBACK, IMPRESSIONS, Feedback, Slate, Tick
+from streams.events import DAY_S, FEEDBACK, IMPRESSIONS, Feedback, Rating, Slate, Tick
 from tests.agents.loop_world import (
     DONE,
     EXPERIMENT,
@@ -172,6 +171,32 @@ def test_batch_sizes_change_nothing(world: World, expected: Published, size: int
         steps.offer([batch])
         run_out(steps)
     assert published(steps) == expected
+
+
+def test_what_a_replayer_published_twice_counts_once(tmp_path: Path, expected: Published) -> None:
+    world = World(tmp_path / "run")
+    for partition, records in world.log.items():
+        twice = [isinstance(one, Rating) and i % 7 == 3 for i, one in enumerate(records)]
+        world.log[partition] = [one for one, again in zip(records, twice, strict=True) for _ in range(1 + again)]
+    assert in_one_go(world) == expected
+
+
+def test_the_live_part_begins_with_the_first_rating_that_is_not_before_it(tmp_path: Path) -> None:
+    before, at = Rating(2, 5, 4.0, LIVE - 1, "run", 0), Rating(3, 5, 4.0, LIVE, "run", 1)
+    ratings = [msgspec.structs.replace(one, event_id=n) for n, one in enumerate([*ratings_of_world()[:50], before, at])]
+    assert [slate.slate_id for slate in slates_of(in_one_go(World(tmp_path / "run", ratings)))] == [f"3-{LIVE}-0"]
+
+
+def test_late_ratings_are_counted(tmp_path: Path) -> None:
+    of_user = [Rating(3, 5, 4.0, LIVE + after, "run", 0) for after in (0, 2 * DAY_S, 100)]
+    ratings = [msgspec.structs.replace(one, event_id=n) for n, one in enumerate([*ratings_of_world()[:50], *of_user])]
+    world = World(tmp_path / "run", ratings)
+    world.apply_features()
+    steps = world.loop(records_at_once=20)
+    steps.offer(batches_of(world.log, 10))
+    run_out(steps)
+    assert [slate.timestamp for slate in slates_of(published(steps))] == [LIVE, LIVE + 2 * DAY_S]
+    assert [cursor.late for cursor in steps.writer.cursors.values()] == [0, 1]
 
 
 def test_histories_may_be_read_in_portions(world: World, expected: Published, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -373,28 +398,6 @@ def test_a_promotion_serves_from_its_time_on_in_every_partition(world: World, ex
             assert slate.model_version == ("ease-0" if slate.timestamp < due else "ease-1")
 
 
-def test_what_an_answer_has_decided_is_seen_with_the_answer(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The trainer decides, and ends the job, while the loop looks at it."""
-    world.apply_features()
-    due = LIVE + 5 * DAY_S
-    newer = add_model(world.registry, "ease", "ease-1", world.ratings, due - DAY_S)
-    steps = world.loop(records_at_once=30)
-    world.progress = replace(DONE, open_due=due, asked="run/monitors/1")
-    steps.offer(batches_of(world.log, 40))
-    run_out(steps)
-
-    def decided_meanwhile() -> Progress:
-        if world.progress != DONE:
-            world.registry.promote(newer, by="trainer", why="better", effective=due)
-            world.progress = DONE
-        return world.progress
-
-    monkeypatch.setattr(steps, "_progress", decided_meanwhile)
-    run_out(steps)
-    shown = {(s.timestamp >= due, s.model_version) for s in slates_of(published(steps)) if s.variant == "a"}
-    assert shown == {(False, "ease-0"), (True, "ease-1")}
-
-
 def test_one_partition_waits_and_the_other_goes_on(world: World) -> None:
     batches = batches_of(world.log, 40)
     world.apply_features([b for b in batches if b.partition == 1])
@@ -458,12 +461,21 @@ def test_without_a_champion_it_waits_and_says_what_makes_one(tmp_path: Path) -> 
             assert all(wanted in why for why in steps.waits.values())
             assert len(steps.waits) == 2
             steps.close()
-    steps = world.loop(Gate(LIVE, aligned=False))
-    steps.offer(unread(world.log, steps, 60))
-    registry = Registry(tmp_path / "run" / "models")
-    registry.promote(registry.get("popularity-0"), by="test", why="first")
+
+
+@pytest.mark.parametrize("aligned", [True, False])
+def test_a_champion_that_a_person_makes_lets_it_go_on(world: World, aligned: bool) -> None:
+    world.apply_features()
+    (world.folder / "models" / "registry.json").unlink()
+    world.progress = replace(DONE, initial="failed")
+    steps = world.loop(Gate(LIVE, aligned=aligned))
+    steps.offer(batches_of(world.log, 60))
+    run_out(steps)
+    assert len(steps.waits) == 2
+    world.registry.promote(world.registry.get("popularity-0"), by="test", why="first")
     run_out(steps)
     assert not steps.waits
+    assert not steps.no_champion
     assert {s.model_version for s in slates_of(published(steps)) if s.variant == "a"} == {"popularity-0"}
 
 
