@@ -12,8 +12,8 @@ from agents.lines_ingest import LinesIngest
 from agents.lines_outbox import drain_lines, publish_lines
 from agents.lines_store import LinesWriter, OutgoingRow
 from agents.loop_stats import LoopStats
-from streams.bus import OffsetRange, TopicInfo, open_bus
-from streams.errors import BusError, StoreUnavailable
+from streams.bus import Bus, OffsetRange, TopicInfo, open_bus
+from streams.errors import BusError, BusUnavailable, StoreUnavailable
 from streams.events import FEEDBACK, RATINGS
 from streams.records import TopicPartition
 from streams.testing import collect
@@ -87,6 +87,32 @@ async def test_what_the_bus_refuses_is_not_forgotten(streamlens_bus_url: str) ->
         await bus.create_topics(*run_topics(1))
         assert await drain_lines(bus, ingest) == 1
         assert await collect(bus, FEEDBACK, 1) == [b"told"]
+    ingest.close()
+
+
+class Refusing:
+    """A bus, and its producer, that takes batches and then cannot write them."""
+
+    def producer(self, **_: object) -> Refusing:
+        return self
+
+    async def __aenter__(self) -> Refusing:
+        return self
+
+    async def __aexit__(self, *_: object) -> None: ...
+
+    async def send_batch(self, *_: object, **__: object) -> asyncio.Future[Any]:
+        acknowledged = asyncio.get_running_loop().create_future()
+        acknowledged.set_exception(BusUnavailable("disk full"))
+        return acknowledged
+
+
+async def test_what_was_taken_and_not_acknowledged_is_not_forgotten() -> None:
+    ingest: LinesIngest[Any] = LinesIngest("test", Left(0))
+    await ingest.assign(LOG, {TopicPartition(RATINGS, 0): OffsetRange(0, 0)})
+    with pytest.raises(BusUnavailable):
+        await drain_lines(cast(Bus, Refusing()), ingest)
+    assert [row.lines for row in await ingest.outgoing()] == [b"told"]
     ingest.close()
 
 

@@ -398,6 +398,17 @@ def test_a_promotion_serves_from_its_time_on_in_every_partition(world: World, ex
             assert slate.model_version == ("ease-0" if slate.timestamp < due else "ease-1")
 
 
+def test_what_was_sent_is_forgotten_and_nothing_else(world: World) -> None:
+    world.apply_features()
+    steps = world.loop(records_at_once=20)
+    steps.offer(batches_of(world.log, 20))
+    run_out(steps)
+    rows = steps.writer.outgoing()
+    assert [row.id for row in rows] == sorted({row.id for row in rows})
+    steps.writer.sent(rows[2:4])
+    assert steps.writer.outgoing() == [*rows[:2], *rows[4:]]
+
+
 def test_one_partition_waits_and_the_other_goes_on(world: World) -> None:
     batches = batches_of(world.log, 40)
     world.apply_features([b for b in batches if b.partition == 1])
