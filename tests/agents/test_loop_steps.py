@@ -199,6 +199,19 @@ def test_late_ratings_are_counted(tmp_path: Path) -> None:
     assert [cursor.late for cursor in steps.writer.cursors.values()] == [0, 1]
 
 
+def test_features_must_have_applied_the_rating_itself(world: World) -> None:
+    world.apply_features()
+    steps = world.loop()
+    steps.offer(batches_of(world.log, 100_000))
+    ends = {p: len(records) for p, records in world.log.items()}
+    for p, end in ends.items():
+        world.features.database.execute("UPDATE applied SET next_offset = ? WHERE partition = ?", end - 1, p)
+    run_out(steps)
+    assert {p: cursor.next_offset for p, cursor in steps.writer.cursors.items()} == {p: n - 1 for p, n in ends.items()}
+    assert all(why.startswith("features to apply offset") for why in steps.waits.values())
+    assert len(steps.waits) == 2
+
+
 def test_histories_may_be_read_in_portions(world: World, expected: Published, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(slate_lists, "_RATINGS_AT_ONCE", 50)
     assert in_one_go(world) == expected
@@ -444,10 +457,12 @@ def test_the_live_part_waits_for_its_conditions_and_the_training_part_for_none(
     assert ticks[-1]["event_time"] == LIVE
 
 
-def test_monitors_are_followed_a_day_behind(world: World) -> None:
+@pytest.mark.parametrize("size", [60, 100_000])
+def test_monitors_are_followed_a_day_behind(world: World, size: int) -> None:
+    """Also where one batch holds all days."""
     world.apply_features()
     steps = world.loop()
-    steps.offer(batches_of(world.log, 60))
+    steps.offer(batches_of(world.log, size))
     for day in range(10):
         world.progress = Progress(monitors_closed=LIVE + (day - 1) * DAY_S, initial="done")
         run_out(steps)
