@@ -19,8 +19,8 @@ setup: $(STAMP) ## install into .venv, once
 demo: $(STAMP) ## replay MovieLens live through the closed loop, a minute or two
 	@$(VENV)/bin/streamlens demo
 
-test: $(TRAIN) ## run the tests
-	@$(VENV)/bin/python -m pytest
+test: $(TRAIN) ## run the tests; ARGS=tests/streams: some of them
+	@$(VENV)/bin/python -m pytest $(ARGS)
 
 check: $(TRAIN) ## formatting, lint and types, of the containers too: what CI checks
 	@$(VENV)/bin/ruff format --check --quiet . || { echo 'formatting differs: run `make format`' >&2; exit 1; }
