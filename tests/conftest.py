@@ -14,7 +14,10 @@ import pytest
 import structlog
 from hypothesis import settings
 
-from tests.stores import PostgresStores, SQLiteStores, Stores, postgres_stores
+for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(_variable, "1")  # before numpy is there: on a busy machine its threads wait for each other
+
+from tests.stores import PostgresStores, SQLiteStores, Stores, postgres_stores  # noqa: E402
 
 pytest_plugins = ["pytester"]
 
