@@ -38,12 +38,17 @@ def list_topics(
         return
     columns = ["topic", "partition", "start", "end", "records"]
     table = [[row["topic"], *(p[name] for name in columns[1:])] for row in rows for p in row["partitions"]]
+    _print(columns, table, as_csv=as_csv, none="no topics yet")
+
+
+def _print(columns: list[str], table: list[list[Any]], *, as_csv: bool, none: str) -> None:
+    """A listing for people or as CSV. none: what people are told where it is empty."""
     if as_csv:
         print_csv(columns, table)
     elif table:
         print_table(columns, table)
     else:
-        typer.echo("no topics yet")
+        typer.echo(none)
 
 
 async def _list(target: Target) -> list[dict[str, Any]]:
@@ -68,12 +73,7 @@ def lag(
         return
     columns = ["group", "topic", "partition", "committed", "end", "lag"]
     table = [[row[name] for name in columns] for row in rows]
-    if as_csv:
-        print_csv(columns, table)
-    elif table:
-        print_table(columns, table)
-    else:
-        typer.echo("no consumer group has committed anything yet")
+    _print(columns, table, as_csv=as_csv, none="no consumer group has committed anything yet")
 
 
 async def _lag(target: Target) -> list[dict[str, Any]]:

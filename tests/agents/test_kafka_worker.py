@@ -8,7 +8,7 @@ import math
 import sys
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ from streams.records import TopicPartition
 from streams.replay_options import ReplayOptions
 from streams.replayer import Replayer
 from streams.topics import run_topics
+from tests.agents.at_work import at_work
 
 pytestmark = [pytest.mark.broker, pytest.mark.streamlens_bus("kafka")]
 
@@ -71,16 +72,8 @@ async def replay(bus: Bus, *, rate: float | None = None) -> None:
     await Replayer(open_dataset("ml-latest-small"), bus, options, run_id="run").replay()
 
 
-@asynccontextmanager
-async def working(bus: Bus, folder: Path, instance_id: str | None = None) -> AsyncIterator[FeatureWorker]:
-    worker = FeatureWorker(WorkerOptions(bus.url, store_url(folder), run_id="run", instance_id=instance_id))
-    stopping = asyncio.Event()
-    running = asyncio.create_task(worker.run(stopping))
-    try:
-        yield worker
-    finally:
-        stopping.set()
-        await running
+def working(bus: Bus, folder: Path, instance_id: str | None = None) -> AbstractAsyncContextManager[FeatureWorker]:
+    return at_work(FeatureWorker(WorkerOptions(bus.url, store_url(folder), run_id="run", instance_id=instance_id)))
 
 
 async def until(condition: Callable[[], bool], limit_s: float = 40) -> None:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 import msgspec
@@ -29,6 +28,7 @@ from streams.events import DAY_S, FEEDBACK, IMPRESSIONS, METRICS, Feedback, Metr
 from streams.records import RecordBatch, TopicPartition
 from streams.testing import collect, eventually
 from streams.topics import run_topics
+from tests.agents.at_work import at_work
 from tests.agents.monitored import batch_of
 
 WORLD = "synthetic:users=300,ratings=15000,movies=500,seed=3"
@@ -189,16 +189,8 @@ async def publish(bus: Bus, log: Log) -> None:
         await producer.flush()
 
 
-@asynccontextmanager
-async def working(options: ReactiveOptions) -> AsyncIterator[ReactiveWorker]:
-    worker = ReactiveWorker(options)
-    stopping = asyncio.Event()
-    running = asyncio.create_task(worker.run(stopping))
-    try:
-        yield worker
-    finally:
-        stopping.set()
-        await running
+def working(options: ReactiveOptions) -> AbstractAsyncContextManager[ReactiveWorker]:
+    return at_work(ReactiveWorker(options))
 
 
 @pytest.mark.streamlens_bus("memory", "sqlite")

@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import sqlite3
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 import msgspec
@@ -25,6 +24,7 @@ from streams.events import DEADLETTER, METRICS, RATINGS, DeadLetter, Metric
 from streams.replay_options import ReplayOptions
 from streams.replayer import Replayer
 from streams.topics import run_topics
+from tests.agents.at_work import at_work
 
 LIVE = 3_000
 DECAYED = {"decayed", "taste"}
@@ -40,16 +40,8 @@ async def replay(folder: Path, run_id: str = "run") -> None:
         await Replayer(open_dataset("ml-latest-small"), bus, options, run_id=run_id).replay()
 
 
-@asynccontextmanager
-async def working(folder: Path, **options: int) -> AsyncIterator[FeatureWorker]:
-    worker = FeatureWorker(WorkerOptions(*urls(folder), run_id="run", **options))  # type: ignore[arg-type]
-    stopping = asyncio.Event()
-    running = asyncio.create_task(worker.run(stopping))
-    try:
-        yield worker
-    finally:
-        stopping.set()
-        await running
+def working(folder: Path, **options: int) -> AbstractAsyncContextManager[FeatureWorker]:
+    return at_work(FeatureWorker(WorkerOptions(*urls(folder), run_id="run", **options)))  # type: ignore[arg-type]
 
 
 async def until(condition: object, worker: FeatureWorker) -> None:
