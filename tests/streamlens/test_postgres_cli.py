@@ -68,7 +68,7 @@ async def test_a_worker_whose_server_stays_away_ends_with_exit_code_3_and_the_ne
     try:
         monkeypatch.setenv("STREAMLENS_FEATURES_STORE_PATIENCE_S", "2")
         data = ("--data", "synthetic:ratings=4000", "--week", "1", "--start", "1990-01-01", "--rate", "1000")
-        async with asyncio.timeout(60), running("replay", tmp_path / "replay.log", "replay", *data) as replayer:
+        async with asyncio.timeout(120), running("replay", tmp_path / "replay.log", "replay", *data) as replayer:
             while not (found := current_run(Path("var"))):  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
             store_url = f"{server.url}?schema=run_{found.run_id}"
