@@ -132,7 +132,15 @@ class KafkaConsumer:
         self._closed = True
         if self._membership is not None and await self._others_take_over():
             self._reader._coordinator._group_instance_id = None  # with one, aiokafka never leaves
-        await self._reader.stop()
+        try:
+            await self._reader.stop()
+        except asyncio.CancelledError:
+            # aiokafka cancels its own fetches and waits for them: one that waited for a broker that is away ends as if
+            # whoever closes had been cancelled, and the connection stays open (Fetcher.close).
+            await self._reader._client.close()
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
 
     async def _others_take_over(self) -> bool:
         assert self._group is not None
