@@ -55,6 +55,7 @@ jobs = Table(
     Column("against", String),
     Column("since", BigInteger),
     Column("ready", Boolean, nullable=False),
+    Column("asked", Text, nullable=False),
     Column("changed_ms", BigInteger, nullable=False),  # wall time of the last change
     sqlite_with_rowid=False,
 )

@@ -53,7 +53,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     nothing from then on is learnt from, or judged by; of a shadow job that waits for slates, how far these were
     counted. due: when what it decides takes effect. model: the kind that is trained, or the new champion's.
     version_id: who was promoted or rejected, of a shadow job the new champion. against: the champion it is compared
-    with. since: of a shadow job, when the new champion began to serve. ready: whether event_time is settled.
+    with. since: of a shadow job, when the new champion began to serve. ready: whether event_time is settled. asked: who
+    asked for it in person, and their justification; empty where nobody did.
     """
 
     id: str
@@ -71,6 +72,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     against: str | None = None
     since: int | None = None
     ready: bool = True
+    asked: str = ""
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -126,13 +128,23 @@ def retrain_job(event: RetrainRequested, offset: int, train_delay_s: int) -> Job
 
     Raises ValueError for what decodes and is no event: an empty id, one that no database keeps, a time without a zone.
     """
-    if not event.id or "\0" in event.id + event.subject:
-        raise ValueError(f"expected an id and a subject without NUL, found {event.id!r} and {event.subject!r}")
+    asked = f"{event.data.asked_by}: {event.data.justification}" if event.data.justification else ""
+    if not event.id or "\0" in event.id + event.subject + asked:
+        raise ValueError(
+            f"expected an id, a subject and a justification without NUL, found {event.id!r}, {event.subject!r} and "
+            f"{asked!r}"
+        )
     if event.time.tzinfo is None:
         raise ValueError(f"time: expected one with a zone, found {event.time.isoformat()}")
     moment = int(event.time.timestamp())
     return Job(
-        id=event.id, number=offset, kind="retrain", model=event.subject, event_time=moment, due=moment + train_delay_s
+        id=event.id,
+        number=offset,
+        kind="retrain",
+        model=event.subject,
+        event_time=moment,
+        due=moment + train_delay_s,
+        asked=asked,
     )
 
 

@@ -15,7 +15,8 @@ _BY = "trainer"
 
 def decide(registry: Registry, job: Job, outcome: Outcome) -> Outcome:
     """Do in the registry what ``outcome`` asks for, once for a job's id; what cannot be done fails the job."""
-    how = {"by": _BY, "why": outcome.reason, "effective": job.due, "request": job.id}
+    why = f"{outcome.reason}; asked for by {job.asked}" if job.asked else outcome.reason
+    how = {"by": _BY, "why": why, "effective": job.due, "request": job.id}
     try:
         if outcome.decision == "roll back":
             champion = registry.champion()

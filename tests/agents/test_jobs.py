@@ -49,6 +49,16 @@ def test_the_earliest_that_is_settled_runs_next_and_one_at_a_time() -> None:
     assert next_job([job(kind="initial")], DAY, 0) == job(kind="initial")
 
 
+def test_what_a_person_gave_as_the_reason_stays_with_the_job() -> None:
+    event = msgspec.json.decode(retrain_event("e1"), type=RetrainRequested)
+    assert retrain_job(event, 3, DAY_S).asked == ""
+    why = msgspec.structs.replace(event.data, asked_by="pages/me", justification="films are missing")
+    by_hand = msgspec.structs.replace(event, data=why)
+    assert retrain_job(by_hand, 3, DAY_S).asked == "pages/me: films are missing"
+    with pytest.raises(ValueError, match="NUL"):
+        retrain_job(msgspec.structs.replace(by_hand, data=msgspec.structs.replace(why, justification="a\0")), 3, DAY_S)
+
+
 def test_ratings_are_waited_for_until_the_run_has_ended() -> None:
     assert Progress(closed=DAY, ended=False).settled(DAY_S) == DAY - DAY_S
     assert Progress(closed=DAY, ended=True, monitored=DAY - 5).decided(DAY_S) == DAY - 5
