@@ -8,11 +8,12 @@ window too, so its NDCG is too good; what is told is the fall.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from featurestore.features import History
 from models.bootstrap import Interval, paired_difference
 from models.interactions import Float32s, Histories
 from models.metrics import Floats, hits_of, ndcg
@@ -20,7 +21,7 @@ from models.recommender import Recommender
 from models.side_features import SideFeatures
 from streams.records import Int64s
 
-__all__ = ["Importance", "Window", "importances"]
+__all__ = ["Importance", "Window", "importances", "window_of"]
 
 _K = 10
 _REPEATS = 3
@@ -36,6 +37,21 @@ class Window:
 
     def __len__(self) -> int:
         return len(self.before)
+
+
+def window_of(histories: Sequence[History], start: int, end: int) -> Window:
+    """The users who had rated before ``start`` and rated from then until ``end``."""
+    before: list[tuple[Int64s, Floats, Int64s]] = []
+    rows: list[Int64s] = []
+    movies: list[Int64s] = []
+    for history in histories:
+        first, last = np.searchsorted(history.timestamp, [start, end])
+        if 0 < first < last:
+            rows.append(np.full(last - first, len(before)))
+            movies.append(history.movie_id[first:last])
+            before.append((history.movie_id[:first], history.rating[:first], history.timestamp[:first]))
+    none = [np.zeros(0, np.int64)]
+    return Window(Histories.of(before), np.concatenate(rows or none), np.concatenate(movies or none))
 
 
 @dataclass(frozen=True, slots=True)

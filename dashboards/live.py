@@ -16,7 +16,7 @@ from dashboards.store_probe import StoreProbe, StoreView
 from dashboards.subscriber import Subscriber
 from streams.errors import StreamLensError
 
-__all__ = ["Live", "NoRun", "close_live", "current_live"]
+__all__ = ["Live", "NoRun", "close_live", "current_live", "shown_live"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,9 @@ class Live:
         """The models, served; made when first asked for. Raises StoreMissing and other errors of the store."""
         with self._numbering:
             if self._recommending is None:
-                self._recommending = Recommending(self.target.store_url, self.target.models)
+                self._recommending = Recommending(
+                    self.target.store_url, self.target.models, event_time=lambda: self.event_time
+                )
             return self._recommending
 
     def close(self) -> None:
@@ -105,6 +107,12 @@ def _shown() -> _Shown:
 def current_live() -> Live | NoRun:
     """The run to show now, shared by all sessions of this process."""
     return _shown().of(pointer_from_environment())
+
+
+def shown_live() -> Live | None:
+    """The run that is shown; None where there is none, which the page as a whole tells."""
+    live = current_live()
+    return None if isinstance(live, NoRun) else live
 
 
 def close_live() -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from dashboards.registry_view import serving_version
 from featurestore.features import History
 from featurestore.reader import FeatureReader
 from models.explanations import Reasons, explain
@@ -20,7 +22,7 @@ from models.rules import Rules
 from models.serving import CHAMPION, Answer, Server
 from models.side_features import SideFeatures
 from streams.dataset import Movie
-from streams.errors import ModelError, ModelMissing
+from streams.errors import ModelError, ModelMissing, StoreError
 
 __all__ = ["Given", "Listed", "Recommending", "Shelf", "UserHistory", "merged", "shelves"]
 
@@ -61,24 +63,37 @@ class Listed:
 
 
 class Recommending:
-    """Serves the champion and the challengers of a registry; new ones within two seconds. Thread-safe."""
+    """Serves the champion and the challengers of a registry; new ones within two seconds. Thread-safe.
 
-    def __init__(self, store_url: str, models: Path, *, clock_s: Callable[[], float] = time.monotonic) -> None:
+    event_time: of the run, 0 where it is not known; who was promoted serves from its effective time on.
+    """
+
+    def __init__(
+        self,
+        store_url: str,
+        models: Path,
+        *,
+        event_time: Callable[[], int] = lambda: 0,
+        clock_s: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.registry = Registry(models)
+        self._event_time = event_time
         self._clock_s = clock_s
         self._reading = threading.Lock()
         self._looking = threading.Lock()
         self._looked_at: float | None = None
-        self._reader = FeatureReader(store_url)
-        self.movies: dict[int, Movie] = dict(self._reader.catalogue.movies)
-        self.genres = self._reader.catalogue.genres
-        self.features = SideFeatures.of_catalogue(self._reader.catalogue)
+        self._store_url = store_url
+        self._reader: FeatureReader | None = FeatureReader(store_url)
+        catalogue = self._reader.catalogue
+        self.movies: dict[int, Movie] = dict(catalogue.movies)
+        self.genres = catalogue.genres
+        self.features = SideFeatures.of_catalogue(catalogue)
         self.server = Server(self.features)
 
     def close(self) -> None:
         self.server.close()
         with self._reading:
-            self._reader.close()
+            self._close_reader()
 
     def variants(self) -> dict[str, str]:
         """What serves: variant to version. Challengers are variants under their version's id.
@@ -93,7 +108,7 @@ class Recommending:
         return self.server.versions
 
     def _look(self) -> None:
-        champion = self.registry.champion()
+        champion = serving_version(self.registry, self._event_time())
         if champion is None:
             raise ModelMissing(f"{self.registry.folder}: no champion yet")
         wanted = {CHAMPION: champion} | {version.version_id: version for version in self.registry.challengers()}
@@ -106,13 +121,31 @@ class Recommending:
 
     def history(self, user_id: int) -> History:
         """The user's ratings as stored; one short read."""
-        with self._reading:
-            return self._reader.history(user_id)
+        with self._read() as reader:
+            return reader.history(user_id)
 
     def users(self, n: int = 200) -> list[int]:
         """``n`` users from all over the ids."""
+        with self._read() as reader:
+            return reader.sample_users(n)
+
+    @contextmanager
+    def _read(self) -> Iterator[FeatureReader]:
+        """For one at a time; a store that was built anew meanwhile is opened anew. Raises what opening it does."""
         with self._reading:
-            return self._reader.sample_users(n)
+            try:
+                if self._reader is not None:
+                    self._reader.database.changes()  # raises where the file was removed or replaced
+            except StoreError:
+                self._close_reader()
+            if self._reader is None:
+                self._reader = FeatureReader(self._store_url)
+            yield self._reader
+
+    def _close_reader(self) -> None:
+        if self._reader is not None:
+            self._reader.close()
+            self._reader = None
 
     def recommend(
         self, user_id: int, history: Histories, *, rules: Rules, variant: str = CHAMPION, k: int = _LIST

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ import pyarrow.parquet as pq
 
 from dashboards.charts import Row
 from dashboards.live_records import LiveRecords, Placed
+from dashboards.registry_view import RegistryView
+from models.decisions import AuditEntry
 from models.experiment_files import EXPERIMENT_JSON, read_experiment
 from models.registry import Version
 from streams.errors import DataError
@@ -22,10 +25,12 @@ __all__ = [
     "Asked",
     "Run",
     "asked",
+    "changed_at",
     "comparison_rows",
     "epoch_rows",
     "experiment_rows",
     "final",
+    "heard_of",
     "measures_of",
     "read_runs",
 ]
@@ -42,19 +47,26 @@ def measures_of(versions: Sequence[Version]) -> list[str]:
     return sorted(names, key=lambda name: (name != "ctr", name))
 
 
-def comparison_rows(versions: Sequence[Version], measure: str) -> list[Row]:
-    """Each version's measure with its interval, and its yardsticks', as rows of a chart.
+def changed_at(view: RegistryView) -> float | None:
+    """Wall time of the newest version or decision; None before any."""
+    times = [one.manifest.created_at for one in view.versions] + [one.at for one in view.trail]
+    return max((datetime.fromisoformat(at).timestamp() for at in times), default=None)
+
+
+def comparison_rows(view: RegistryView, measure: str, *, newest: int) -> list[Row]:
+    """The measure of the ``newest`` versions with its interval, and of their yardsticks, as rows of a chart.
 
     A yardstick was measured on the slates of its version; where several versions have it, the newest one's is shown.
     """
     rows: list[Row] = []
     yardsticks: dict[str, Row] = {}
+    versions = view.versions[-newest:]
     ids = {version.version_id for version in versions}
     for version in versions:
         validation = version.manifest.validation
         if validation is None or measure not in validation.measures:
             continue
-        rows.append(_interval_row(version.version_id, validation.measures[measure], version.status))
+        rows.append(_interval_row(version.version_id, validation.measures[measure], view.standing(version)))
         for name, measured in validation.yardsticks.items():
             if measure in measured:
                 shown = f"{name} on slates of {version.version_id}" if name in ids else name
@@ -80,6 +92,13 @@ class Asked:
         """The answer that ends it; None while it is open."""
         return next((one.record for one in self.answers if final(one.record)), None)
 
+    def undone(self, trail: Sequence[AuditEntry]) -> AuditEntry | None:
+        """The way back from the version that was promoted on it; None where it was not promoted, or is not undone."""
+        outcome = self.outcome
+        if outcome is None or outcome.kind != "promoted":
+            return None
+        return next((e for e in trail if e.action == "rolled back" and e.previous == outcome.version), None)
+
 
 def final(event: ModelEvent) -> bool:
     """Nothing more follows on the request that it answers.
@@ -101,6 +120,12 @@ def asked(records: LiveRecords) -> list[Asked]:
         requests.setdefault(placed.record.id, placed)
     newest = sorted(requests.values(), key=lambda placed: placed.published, reverse=True)[:_LONGEST_LIST]
     return [Asked(one.record, one.published, tuple(answers.get(one.record.id, ()))) for one in newest]
+
+
+def heard_of(records: LiveRecords, role: str) -> float | None:
+    """Wall time of the newest heartbeat of a process of ``role``; None before any."""
+    beats = [point.at for _, labels, point in records.all_latest("process.rss_mib") if labels.get("role") == role]
+    return max(beats, default=None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 
 from dashboards import charts
-from dashboards.engineering_page import window_of
 from dashboards.experiment_figures import control_of, difference, over_time, variants_of, wilson
-from dashboards.feature_importance import importances
+from dashboards.feature_importance import importances, window_of
 from dashboards.live_records import LiveRecords
 from dashboards.panels import age_text
 from dashboards.posters import poster, shelf_html
