@@ -53,6 +53,7 @@ _POINTS = 1_200
 _EVENT_DAYS = 4_096
 """Of each metric that comes once an event day."""
 _SERIES = 3_000
+"""Labels name processes, so that in a long run there are ever more; those that nobody tells any more make room."""
 _NAME_BYTES = 200
 
 _DECODERS: Mapping[str, msgspec.json.Decoder[Any]] = {
@@ -166,14 +167,22 @@ class LiveRecords:
         key = _key(metric.name, metric.labels)
         ring = self._series.get(key)
         if ring is None:
-            if len(self._series) >= _SERIES or len(metric.name) > _NAME_BYTES:
+            if len(metric.name) > _NAME_BYTES:
                 self.garbage[METRICS] += 1
                 return
+            if len(self._series) >= _SERIES:
+                self._forget_the_oldest()
             size = _EVENT_DAYS if metric.name.startswith("monitors.") else _POINTS
             ring = self._series[key] = SeriesRing(metric.name, metric.labels, size)
         ring.add(Point(metric.emitted_at, metric.value, metric.event_time or 0))
         if metric.name.startswith("features."):
             self._event_time = max(self._event_time, metric.event_time or 0)
+
+    def _forget_the_oldest(self) -> None:
+        """A quarter of the series: those whose newest value is oldest."""
+        newest = {key: ring.last.at for key, ring in self._series.items() if ring.last is not None}
+        for key in sorted(newest, key=newest.__getitem__)[: _SERIES // 4]:
+            del self._series[key]
 
     def _keep_feedback(self, feedback: Feedback) -> None:
         variant = self._variants.setdefault(feedback.variant, len(self._variants)) if len(self._variants) < 100 else 0

@@ -105,12 +105,24 @@ def tiles(shown: Sequence[Tile], *, old: bool = False) -> None:
     st.html(f'<div class="sl-tiles{" sl-old" if old else ""}">{cells}</div>')
 
 
-def head(title: str, at: float | None, now: float, *, stale_after_s: float | None = STALE_S, name: str = "") -> None:
+def head(
+    title: str,
+    at: float | None,
+    now: float,
+    *,
+    stale_after_s: float | None = STALE_S,
+    heard: float | None = None,
+    name: str = "",
+) -> None:
     """A panel's title and the age of its data. at: wall time of the newest; None where there is none yet.
 
-    stale_after_s: None for data that comes only when something happens.
+    stale_after_s: None for data that comes only when something happens. heard: wall time at which whoever it comes from
+    answered last, None where that cannot go away; without an answer nobody knows what has happened.
     """
-    if at is None:
+    if heard is not None and now - heard > STALE_S:
+        silence = f"stale, last answer {age_text(now - heard)}" if heard else "stale, no answer yet"
+        age, state = pill(silence, "warn"), "stale"
+    elif at is None:
         age, state = '<span class="sl-age">no data yet</span>', "none"
     elif stale_after_s is not None and now - at > stale_after_s:
         age, state = pill(f"stale, {age_text(now - at)}", "warn"), "stale"
@@ -130,11 +142,17 @@ def title(text: str, beside: str = "") -> None:
 
 @contextmanager
 def panel(
-    name: str, title: str, at: float | None, now: float, *, stale_after_s: float | None = STALE_S
+    name: str,
+    title: str,
+    at: float | None,
+    now: float,
+    *,
+    stale_after_s: float | None = STALE_S,
+    heard: float | None = None,
 ) -> Iterator[None]:
     """A framed part of a page under :func:`head`."""
     with st.container(border=True, key=f"panel_{name}"):
-        head(title, at, now, stale_after_s=stale_after_s, name=name)
+        head(title, at, now, stale_after_s=stale_after_s, heard=heard, name=name)
         yield
 
 

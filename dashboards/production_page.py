@@ -239,7 +239,14 @@ def _dead_letters() -> None:
         return
     records, now = live.subscriber.records, live.now()
     letters = [placed.record for placed in records.recent(DEADLETTER)][::-1]
-    with panel("deadletters", "Dead letters", records.published(DEADLETTER), now, stale_after_s=None):
+    with panel(
+        "deadletters",
+        "Dead letters",
+        records.published(DEADLETTER),
+        now,
+        stale_after_s=None,
+        heard=live.subscriber.heard_at,
+    ):
         if not letters:
             empty("None", "What cannot be processed comes here with its reason; nothing is lost silently.")
             return
@@ -299,7 +306,7 @@ def _monitors() -> None:
     if live is None:
         return
     records, now = live.subscriber.records, live.now()
-    with panel("alerts", "Alerts", records.published(ALERTS), now, stale_after_s=None):
+    with panel("alerts", "Alerts", records.published(ALERTS), now, stale_after_s=None, heard=live.subscriber.heard_at):
         rows = alert_rows(records, now)
         if rows:
             for row in rows:

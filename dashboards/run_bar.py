@@ -42,7 +42,9 @@ def standing(live: Live) -> tuple[str, str, str]:
     """In a word how the run stands, the kind of pill, and why."""
     connection, store, now = live.subscriber.connection, live.store, live.now()
     if not connection.connected:
-        return "bus away", "bad", f"since {age_text(now - connection.since)}: {connection.problem}"
+        return "bus away", "bad", f"for {age_text(now - connection.since).removesuffix(' ago')}: {connection.problem}"
+    if now - live.subscriber.heard_at > STALE_S:
+        return "bus silent", "bad", f"it answered last {age_text(now - live.subscriber.heard_at)}"
     if store.state == "away":
         return "store away", "bad", store.problem
     if store.state == "missing":

@@ -27,6 +27,7 @@ _TRENDS_EVERY_S = 5.0
 _WATCHED_FOR_S = 15.0
 """Nobody has asked for so long: there is nothing to look for."""
 _TOP = 60
+_LONGEST_LOOK_S = 10.0
 
 log = structlog.get_logger(__name__)
 
@@ -73,7 +74,10 @@ class StoreProbe:
         return self
 
     def close(self) -> None:
+        """Returns once the look that is under way has ended."""
         self._closing.set()
+        if self._thread.is_alive():
+            self._thread.join(_LONGEST_LOOK_S)
 
     @property
     def view(self) -> StoreView:
@@ -113,6 +117,7 @@ class StoreProbe:
 
     def look(self, reader: FeatureReader, *, with_trends: bool = True) -> StoreView:
         """What the store says now; without trends, those of the look before."""
+        reader.database.changes()  # raises where the file was removed or replaced: SQLite would go on reading it
         with reader.snapshot():
             applied = tuple(row for row in reader.applied() if row.topic == RATINGS and row.agent == "features")
             clock, outbox = min((row.clock for row in applied), default=0), reader.outbox_size()

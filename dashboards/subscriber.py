@@ -32,6 +32,8 @@ _LOOK_S = 0.5
 _TOPICS_S = 2.0
 """Between two looks at which topics there are."""
 _SUBMIT_S = 10.0
+_ANSWER_S = 4.0
+"""Longer than any bus takes that is there; a client of Kafka goes on asking for most of a minute."""
 
 T = TypeVar("T")
 
@@ -64,6 +66,7 @@ class Subscriber:
         self._connection = Connection(False, wall_s(), "connecting")
         self._ends: dict[int, int] = {}
         self._ends_at = 0.0
+        self._heard_at = 0.0
         self._positions: dict[TopicPartition, int] = {}
         self._log_ids: dict[str, str] = {}
         self._bus: Bus | None = None
@@ -101,6 +104,11 @@ class Subscriber:
     def ends_at(self) -> float:
         """Wall time; 0 before the first look."""
         return self._ends_at
+
+    @property
+    def heard_at(self) -> float:
+        """Wall time at which the bus answered last; 0 before it ever did. While connected it does twice a second."""
+        return self._heard_at
 
     def submit(self, work: Callable[[Bus], Awaitable[T]]) -> T:
         """What ``work`` returns, done on the subscriber's bus; for any other thread.
@@ -160,7 +168,7 @@ class Subscriber:
     async def _follow(self, bus: Bus, stopping: asyncio.Event) -> None:
         """Read until ``stopping`` is set; raises what the bus raises."""
         while not stopping.is_set():
-            topics = {name: info for name, info in (await bus.topics()).items() if name in (*WATCHED, RATINGS)}
+            topics = await self._topics(bus)
             self._bus = bus
             self._check_logs(topics)
             watched = [name for name in WATCHED if name in topics]
@@ -207,10 +215,25 @@ class Subscriber:
                 look_at = now + _LOOK_S
             if now >= topics_at:
                 topics_at = now + _TOPICS_S
-                now_there = {name: info for name, info in (await bus.topics()).items() if name in (*WATCHED, RATINGS)}
-                if now_there != topics:
+                if await self._topics(bus) != topics:
                     return
 
+    async def _topics(self, bus: Bus) -> dict[str, TopicInfo]:
+        there = await self._answer(bus.topics())
+        return {name: info for name, info in there.items() if name in (*WATCHED, RATINGS)}
+
     async def _look(self, bus: Bus) -> None:
-        self._ends = {tp.partition: held.end for tp, held in (await bus.offsets(RATINGS)).items()}
-        self._ends_at = self._wall_s()
+        held = await self._answer(bus.offsets(RATINGS))
+        self._ends = {tp.partition: one.end for tp, one in held.items()}
+        self._ends_at = self._heard_at
+
+    async def _answer(self, asked: Awaitable[T]) -> T:
+        """Raises BusUnavailable where it does not come in time; letting go of such a bus takes a while, too."""
+        try:
+            answer = await asyncio.wait_for(asked, _ANSWER_S)
+        except TimeoutError:
+            problem = f"bus {self.bus_url}: no answer within {_ANSWER_S:g} s"
+            self._lost(problem)
+            raise BusUnavailable(problem) from None
+        self._heard_at = self._wall_s()
+        return answer

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +17,7 @@ import streamlit as st
 from streamlit.testing.v1 import AppTest
 
 from dashboards.launch import APP, streamlit_arguments
+from dashboards.live import Live, NoRun, current_live
 from dashboards.recommender import Recommending, merged
 from dashboards.run_target import ENVIRONMENT, Pointer, find_run
 from models.rules import Rules
@@ -163,3 +166,23 @@ def test_without_streamlit_it_says_what_to_install(
     monkeypatch.setattr("dashboards.launch.find_spec", lambda name: None)
     assert streamlens(["dashboard"]) == 2
     assert "pip install 'streamlens[pages]'" in capsys.readouterr().err
+
+
+def test_all_sessions_watch_the_run_that_is_current_with_one_subscriber(tmp_path: Path) -> None:
+    assert isinstance(current_live(), NoRun)
+    first_run = run_in(tmp_path)
+    first = current_live()
+    assert isinstance(first, Live)
+    assert first.target.run_id == first_run.run_id
+    assert current_live() is first
+    assert (first.next_id(), first.next_id()) == (1, 2)
+    second_run = run_in(tmp_path)
+    second = current_live()
+    assert isinstance(second, Live)
+    assert second.target.run_id == second_run.run_id != first_run.run_id
+    assert second.source != first.source
+    watching = {"pages-subscriber": 1, "pages-store": 1}
+    deadline = time.monotonic() + 20
+    while Counter(t.name for t in threading.enumerate() if t.name in watching) != watching:
+        assert time.monotonic() < deadline, "the first run is watched no more"
+        time.sleep(0.02)

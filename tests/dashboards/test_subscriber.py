@@ -109,9 +109,14 @@ def test_records_are_kept_within_bounds() -> None:
     series = records.series("features.lag")
     assert series is not None
     assert len(series) == 1_200
-    records.take([batch(METRICS, *(metric(1, name=f"x.{i}") for i in range(5_000)))])
-    assert len(records.all_series("x.")) < 3_000
-    assert records.garbage[METRICS] > 2_000
+    records.take([batch(METRICS, *(metric(1, at=i, name=f"x.{i}") for i in range(5_000)))])
+    kept = {series.name for series in records.all_series("x.")}
+    assert 2_000 < len(kept) <= 3_000
+    assert "x.0" not in kept
+    assert "x.4999" in kept
+    assert records.latest("features.lag") is not None, "what is told last stays"
+    records.take([batch(METRICS, metric(1, name="y" * 201))])
+    assert records.garbage[METRICS] == 1
 
 
 def test_garbage_is_counted_and_passed_over() -> None:
@@ -178,29 +183,37 @@ def test_it_waits_for_a_bus_and_does_not_make_one(watched: Watched) -> None:
 
 def test_it_resumes_after_the_bus_was_away_and_reads_nothing_twice(watched: Watched, tmp_path: Path) -> None:
     publish(watched.url, FEEDBACK, feedback(1), feedback(2))
+    publish(watched.url, ALERTS, Alert("ctr", "critical", "threshold", {}, 86_400))  # has no identity to know it by
     watched.subscriber.start()
-    until(lambda: watched.records.n_feedback == 2, "the first")
+    until(lambda: (watched.records.n_feedback, watched.records.count(ALERTS)) == (2, 1), "the first")
     away = tmp_path / "away"
     away.mkdir()
     files = list(tmp_path.glob("bus.db*"))
     for path in files:
         path.rename(away / path.name)
     until(lambda: not watched.subscriber.connection.connected, "notices that it is away")
+    heard_at = watched.subscriber.heard_at
+    assert 0 < heard_at <= watched.subscriber.connection.since
     for path in files:
         (away / path.name).rename(path)
     publish(watched.url, FEEDBACK, feedback(3))
     until(lambda: watched.records.n_feedback == 3, "goes on")
     assert watched.subscriber.connection.connected
-    assert watched.records.count(FEEDBACK) == 3
+    until(lambda: watched.subscriber.heard_at > heard_at, "answers again")
+    assert (watched.records.count(FEEDBACK), watched.records.count(ALERTS)) == (3, 1)
 
 
 def test_another_log_in_its_place_is_read_anew(watched: Watched, tmp_path: Path) -> None:
     publish(watched.url, FEEDBACK, *(feedback(i) for i in range(1, 6)))
     watched.subscriber.start()
     until(lambda: watched.records.n_feedback == 5, "the first log")
+    other = tmp_path / "other"
+    other.mkdir()
+    publish(f"sqlite:///{other}/bus.db", FEEDBACK, feedback(1))
     for path in tmp_path.glob("bus.db*"):
         path.unlink()
-    publish(watched.url, FEEDBACK, feedback(1))
+    for path in other.iterdir():
+        path.rename(tmp_path / path.name)  # the new one is whole at once: nothing is read while it is made
     until(lambda: watched.records.n_feedback == 1, "the second log")
 
 
@@ -210,3 +223,35 @@ def test_pages_publish_through_it(watched: Watched) -> None:
     until(lambda: watched.subscriber.connection.connected, "connected")
     topics = watched.subscriber.submit(lambda bus: bus.topics())
     assert RETRAIN in topics
+
+
+def test_of_a_long_log_the_last_records_are_read(watched: Watched) -> None:
+    n = KEPT[DEADLETTER] + 70
+    publish(watched.url, DEADLETTER, *(DeadLetter("ratings", 0, i, "why", "{}") for i in range(n)))
+    watched.subscriber.start()
+    until(lambda: len(watched.records.recent(DEADLETTER)) == KEPT[DEADLETTER], "the last ones")
+    assert watched.records.count(DEADLETTER) == KEPT[DEADLETTER]
+    assert watched.records.recent(DEADLETTER)[-1].record.offset == n - 1
+
+
+def test_retention_that_overtakes_it_is_passed_over(watched: Watched) -> None:
+    publish(watched.url, METRICS, metric(1.0, at=1.0))
+    watched.subscriber.start()
+    until(lambda: watched.records.latest("features.lag") == Point(1.0, 1.0, 86_400), "the first")
+    watched.subscriber._positions = dict.fromkeys(watched.subscriber._positions, -5)
+
+    async def forget() -> None:
+        async with open_bus(watched.url) as bus:
+            await bus.create_topics(*run_topics(2))
+            await bus.enforce_retention(10**15)
+
+    watched.subscriber.close()
+    asyncio.run(forget())
+    again = Subscriber(watched.url, retry_s=(0.02, 0.1))
+    again._positions = dict(watched.subscriber._positions)
+    again.start()
+    try:
+        publish(watched.url, METRICS, metric(2.0, at=2.0))
+        until(lambda: again.records.latest("features.lag") == Point(2.0, 2.0, 86_400), "what came after")
+    finally:
+        again.close()
