@@ -11,15 +11,42 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.dashboards.runs import ROOT
 
-__all__ = ["ARTIFACTS", "chromium", "dashboard", "until", "worker"]
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+__all__ = [
+    "ARTIFACTS",
+    "PAGES",
+    "PHONE",
+    "WIDE",
+    "chromium",
+    "command",
+    "dashboard",
+    "figure",
+    "keep",
+    "show",
+    "standing",
+    "state",
+    "until",
+    "worker",
+]
 
 ARTIFACTS = Path(os.environ.get("STREAMLENS_TEST_ARTIFACTS", ROOT / "build" / "pages"))
 """Where screenshots are kept, to be looked at."""
+
+PAGES = {
+    "production": "",
+    "recommendations": "recommendations",
+    "engineering": "engineering",
+    "experiments": "experiments",
+}
+WIDE, PHONE = (1280, 900), (390, 844)
 
 _NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 
@@ -66,10 +93,10 @@ def dashboard(var: Path, log: Path) -> Iterator[str]:
 
 
 @contextmanager
-def worker(var: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """A features worker of the current run, until the end of the block."""
+def worker(var: Path, role: str = "features") -> Iterator[subprocess.Popen[bytes]]:
+    """A worker of the current run, until the end of the block."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "streamlens", "worker", "--quiet"], env=_environment(var), cwd=var.parent
+        [sys.executable, "-m", "streamlens", "worker", "--role", role, "--quiet"], env=_environment(var), cwd=var.parent
     )
     try:
         yield process
@@ -84,3 +111,42 @@ def until(true: Callable[[], bool], what: str, timeout_s: float = 30.0) -> None:
     while not true():
         assert time.monotonic() < deadline, f"waited {timeout_s:g} s for {what}"
         time.sleep(0.05)
+
+
+def command(var: Path, *arguments: str) -> str:
+    """What a command of the program on the current run prints."""
+    done = subprocess.run(
+        [sys.executable, "-m", "streamlens", *arguments],
+        env=_environment(var), cwd=var.parent, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def show(page: Page, address: str, name: str = "production") -> Page:
+    page.goto(f"{address}/{PAGES[name]}")
+    page.wait_for_selector("[data-standing]", timeout=20_000)
+    return page
+
+
+def figure(page: Page, name: str) -> str:
+    return page.locator(f'[data-figure="{name}"]').first.inner_text(timeout=20_000)
+
+
+def state(page: Page, panel: str) -> str:
+    """Of a panel: fresh, stale or none."""
+    return page.locator(f'[data-panel="{panel}"]').get_attribute("data-state", timeout=20_000) or ""
+
+
+def standing(page: Page) -> str:
+    """How the run stands, in a word, as the line on top of the page has it."""
+    return page.locator("[data-standing] .sl-pill").first.inner_text(timeout=20_000)
+
+
+def keep(page: Page, name: str, width: int) -> None:
+    """A screenshot of the whole page."""
+    ARTIFACTS.mkdir(parents=True, exist_ok=True)
+    inner = page.evaluate("document.querySelector('[data-testid=\"stMain\"]').scrollHeight")
+    page.set_viewport_size({"width": width, "height": min(max(int(inner), 600), 6_000)})
+    page.wait_for_timeout(300)
+    page.screenshot(path=ARTIFACTS / f"{name}.png")

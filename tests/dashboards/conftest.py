@@ -4,6 +4,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import structlog
@@ -11,7 +12,11 @@ import structlog
 from dashboards.live import close_live
 from models.registry import Registry, Version
 from streams.run import RunFolder
+from tests.dashboards.browser import WIDE, chromium
 from tests.dashboards.runs import add_version, finished, make_run, replay, work_until
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, BrowserContext, Page
 
 N_PUBLISHED = 3_800
 
@@ -43,6 +48,31 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
     champion = Registry(run.path / "models").promote(champion, by="test", why="the first")
     challenger = add_version(run, "popularity", as_of=cutoff)
     return Prepared(var, run, N_PUBLISHED, champion, challenger)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """One for a module: Playwright keeps an event loop in the tests' thread, where others want theirs."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="pip install --group dev")
+    pytest.importorskip("streamlit", reason="pip install 'streamlens[pages]'")
+    path = chromium()
+    with playwright.sync_playwright() as started:
+        launched = started.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-dev-shm-usage"])
+        yield launched
+        launched.close()
+
+
+@pytest.fixture(scope="module")
+def context(browser: Browser) -> BrowserContext:
+    """Of all pages of a module, so that Streamlit's megabytes come out of the browser's cache."""
+    return browser.new_context(viewport={"width": WIDE[0], "height": WIDE[1]})
+
+
+@pytest.fixture
+def page(context: BrowserContext) -> Iterator[Page]:
+    page = context.new_page()
+    yield page
+    page.close()
 
 
 @pytest.fixture(autouse=True)

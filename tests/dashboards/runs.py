@@ -27,7 +27,19 @@ from streams.replayer import plan_replay
 from streams.run import RunFolder, WeekSplitInfo, start_run
 from streams.topics import run_topics
 
-__all__ = ["ROOT", "WORLD", "add_version", "finished", "make_run", "pointer_to", "publish", "replay", "work_until"]
+__all__ = [
+    "ROOT",
+    "WORLD",
+    "add_version",
+    "finished",
+    "make_run",
+    "pointer_to",
+    "publish",
+    "ratings_of",
+    "replay",
+    "values",
+    "work_until",
+]
 
 T = TypeVar("T")
 
@@ -41,22 +53,29 @@ def finished(work: Coroutine[Any, Any, T]) -> T:
         return pool.submit(asyncio.run, work).result()
 
 
-def make_run(var: Path) -> RunFolder:
-    """A run without a log yet."""
-    dataset = open_dataset(WORLD)
-    plan = plan_replay(dataset, ReplayOptions(week=10))
+def make_run(var: Path, data: str = WORLD, **options: Any) -> RunFolder:
+    """A run without a log yet, the current one of ``var``; options: of the replay, by default from week 10 on."""
+    dataset = open_dataset(data)
+    chosen = ReplayOptions(**({"week": 10} | options))
+    plan = plan_replay(dataset, chosen)
     return start_run(
         var,
-        data=WORLD,
+        data=data,
         data_fingerprint=dataset.fingerprint,
-        options=ReplayOptions(week=10).as_dict(),
+        options=chosen.as_dict(),
         split=WeekSplitInfo(plan.split.start, plan.split.cutoff, plan.n_training, plan.split.n_live),
+        new_run=True,
     )
 
 
+def ratings_of(run: RunFolder) -> Interactions:
+    """All of the run's data, in their order."""
+    return Interactions.concat(map(Interactions.of_ratings, open_dataset(run.info.data).chunks()))
+
+
 async def replay(run: RunFolder, first: int, last: int) -> None:
-    """Publish the ratings ``first`` to ``last`` of the world, then ticks: as the replayer would, stopped there."""
-    ratings = Interactions.concat(map(Interactions.of_ratings, open_dataset(WORLD).chunks()))
+    """Publish the ratings ``first`` to ``last`` of the run's data, then ticks: as the replayer would, stopped there."""
+    ratings = ratings_of(run)
     partitions = int(run.info.options["partitions"])
     async with open_bus(run.bus_url) as bus:
         await bus.create_topics(*run_topics(partitions))
@@ -74,7 +93,8 @@ async def replay(run: RunFolder, first: int, last: int) -> None:
 
 async def work_until(run: RunFolder, n: int) -> None:
     """Have a features worker apply ``n`` ratings, and publish metrics of it."""
-    options = WorkerOptions(run.bus_url, run.store_url, run.run_id, catalogue=Catalogue(open_movies(WORLD).values()))
+    catalogue = Catalogue(open_movies(run.info.data).values())
+    options = WorkerOptions(run.bus_url, run.store_url, run.run_id, catalogue=catalogue)
     worker, stopping = FeatureWorker(options), asyncio.Event()
 
     async def stop_when_done() -> None:
@@ -101,12 +121,22 @@ def publish(run: RunFolder, topic: str, records: Sequence[object]) -> None:
     finished(main())
 
 
+async def values(run: RunFolder, topic: str) -> list[bytes]:
+    """All records of a topic, as they are now."""
+    async with open_bus(run.bus_url) as bus:
+        ends = {tp: held.end for tp, held in (await bus.offsets(topic)).items()}
+        found: list[bytes] = []
+        async with await bus.consumer(topic) as consumer:
+            while unread := [tp for tp, end in ends.items() if consumer.position(tp) < end]:
+                for batch in await consumer.fetch(partitions=unread):
+                    found += batch.values
+        return found
+
+
 def add_version(run: RunFolder, kind: str, *, as_of: int, **hyperparameters: object) -> Version:
     """A model of the run's ratings before ``as_of``, with a validation window of the last tenth."""
-    ratings = Interactions.concat(Interactions.of_ratings(chunk) for chunk in open_dataset(WORLD).chunks()).before(
-        as_of
-    )
-    features = SideFeatures.of_catalogue(Catalogue(open_movies(WORLD).values()))
+    ratings = ratings_of(run).before(as_of)
+    features = SideFeatures.of_catalogue(Catalogue(open_movies(run.info.data).values()))
     model = make_model(kind, **hyperparameters).fit(ratings, features)
     start = int(np.quantile(ratings.timestamp, 0.9))
     manifest = Manifest(
