@@ -273,4 +273,6 @@ def test_ages_are_told_in_words_that_fit() -> None:
 
 def test_histories_that_are_empty_have_no_window() -> None:
     assert len(window_of([history()], 0, 10)) == 0
+    assert len(window_of([history(1, 2)], 100, 200)) == 0, "nothing was rated before it"
+    assert len(window_of([history(1, 2)], 101, 200)) == 1
     assert isinstance(window_of([], 0, 10).before, Histories)

@@ -77,6 +77,7 @@ def test_who_was_replaced_serves_until_the_decision_holds(two: tuple[Registry, V
         "where event time is not known: the last decision"
     )
     assert changed_at(view) is not None
+    assert old.version_id not in {row["name"] for row in comparison_rows(view, "ctr", newest=1)}
 
 
 def test_lists_are_made_by_who_serves_at_the_runs_event_time(
