@@ -19,10 +19,13 @@ from dashboards.rings import Series
 from models.metrics import Floats
 
 __all__ = [
+    "INKS",
     "PALETTE",
     "Row",
+    "Spec",
     "bars",
     "event_lines",
+    "inked",
     "interval_band",
     "intervals",
     "learning_curves",
@@ -32,10 +35,14 @@ __all__ = [
     "wall_lines",
 ]
 
-PALETTE = ("#2f7fd0", "#d9730d", "#0f9d84", "#a855c7", "#8a8f98", "#c2410c", "#5b8def")
+PALETTE = ("#2f7fd0", "#d9730d", "#946638", "#e0218a", "#9933ff")
+"""Apart from each other also for colour-blind readers, and from white and from the dark ground; more series take them
+again, in other dashes."""
 _DASHES = ([1, 0], [6, 3], [2, 2], [8, 3, 2, 3], [1, 3], [10, 4], [4, 4])
 _HEIGHT = 200
 _POINTS = 240
+INKS = {"light": "#4d565c", "dark": "#b4bcc0"}
+"""Of what is written, and of lines of the grid, on white and on the dark ground."""
 
 Spec = dict[str, Any]
 Row = dict[str, Any]
@@ -46,8 +53,8 @@ def _described(chart: Any, description: str) -> Spec:
     made.pop("data", None)
     made["config"] |= {
         "padding": {"left": 2, "right": 14, "top": 2, "bottom": 2},
-        "axis": {"titlePadding": 6, "titleFontSize": 11, "labelFontSize": 11},
-        "legend": {"offset": 2, "labelFontSize": 11, "symbolSize": 80},
+        "axis": {"titlePadding": 6, "titleFontSize": 11.5, "labelFontSize": 11.5},
+        "legend": {"offset": 2, "labelFontSize": 11.5, "symbolSize": 80},
     }
     return made
 
@@ -55,12 +62,26 @@ def _described(chart: Any, description: str) -> Spec:
 def _time(title: str, *, utc: bool) -> alt.X:
     # Event time is in UTC everywhere; wall time is the reader's own.
     scale = alt.Scale(type="utc") if utc else alt.Scale()
-    axis = alt.Axis(format="%Y-%m" if utc else "%H:%M:%S", labelAngle=0, tickCount=4, labelOverlap=True)
+    axis = alt.Axis(format="%Y-%m-%d" if utc else "%H:%M:%S", labelAngle=0, tickCount=4, labelOverlap=True)
     return alt.X("t:T", title=title, scale=scale, axis=axis)
 
 
+def inked(spec: Spec, ink: str) -> Spec:
+    """The chart with its writing and its grid in a colour that can be read on the ground it stands on."""
+    config = spec["config"]
+    lines = {"gridColor": ink, "gridOpacity": 0.28, "domainColor": ink, "tickColor": ink}
+    axis = config["axis"] | lines | {"labelColor": ink, "titleColor": ink}
+    return spec | {"config": config | {"axis": axis, "legend": config["legend"] | {"labelColor": ink}}}
+
+
+def _lone(chart: Any) -> Any:
+    """Of lines of a single value, which no line can show, the point."""
+    points = chart.transform_joinaggregate(n="count()", groupby=["series"]).transform_filter("datum.n == 1")
+    return points.mark_point(filled=True, size=40, opacity=1)
+
+
 def _series(shown: bool = True) -> tuple[alt.Color, alt.StrokeDash]:
-    legend = alt.Legend(orient="top", title=None, labelLimit=260, columns=4) if shown else None
+    legend = alt.Legend(orient="top", title=None, labelLimit=150, columns=2) if shown else None
     return (
         alt.Color("series:N", scale=alt.Scale(range=list(PALETTE)), legend=legend, sort=None),
         alt.StrokeDash("series:N", scale=alt.Scale(range=[list(dash) for dash in _DASHES]), legend=legend, sort=None),
@@ -71,22 +92,20 @@ def _series(shown: bool = True) -> tuple[alt.Color, alt.StrokeDash]:
 def wall_lines(title: str, unit: str, legend: bool = True) -> Spec:
     """Series over wall time; columns t (ms since the epoch), value, series."""
     color, dash = _series(legend)
-    chart = (
-        alt.Chart(alt.NamedData("live"))
-        .mark_line(interpolate="monotone", strokeWidth=2, clip=True)
-        .encode(
-            x=_time("wall time", utc=False),
-            y=alt.Y("value:Q", title=unit, scale=alt.Scale(zero=True, nice=True), axis=alt.Axis(tickCount=4)),
-            color=color,
-            strokeDash=dash,
-            tooltip=[
-                alt.Tooltip("series:N"),
-                alt.Tooltip("value:Q", format=",.4~g", title=unit),
-                alt.Tooltip("t:T", format="%H:%M:%S", title="at"),
-            ],
-        )
+    base = alt.Chart(alt.NamedData("live"))
+    y = alt.Y("value:Q", title=unit, scale=alt.Scale(zero=True, nice=True), axis=alt.Axis(tickCount=4, format="~g"))
+    tooltip = [
+        alt.Tooltip("series:N"),
+        alt.Tooltip("value:Q", format=",.4~g", title=unit),
+        alt.Tooltip("t:T", format="%H:%M:%S", title="at"),
+    ]
+    x = _time("wall time", utc=False)
+    lines = base.mark_line(interpolate="monotone", strokeWidth=2, clip=True).encode(
+        x=x, y=y, color=color, strokeDash=dash, tooltip=tooltip
     )
-    return _described(chart, f"{title} over wall time, in {unit}")
+    return _described(
+        lines + _lone(base).encode(x=x, y=y, color=color, tooltip=tooltip), f"{title} over wall time, in {unit}"
+    )
 
 
 @cache
@@ -94,32 +113,29 @@ def event_lines(title: str, unit: str) -> Spec:
     """Series over event time, alerts as points and injected drift as upright lines; columns t, value, series, kind."""
     color, dash = _series()
     base = alt.Chart(alt.NamedData("live"))
-    lines = (
-        base.transform_filter(alt.datum.kind == "value")
-        .mark_line(interpolate="step-after", strokeWidth=2)
-        .encode(
-            x=_time("event time (UTC)", utc=True),
-            y=alt.Y("value:Q", title=unit, scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=4)),
-            color=color,
-            strokeDash=dash,
-            tooltip=[
-                alt.Tooltip("series:N"),
-                alt.Tooltip("value:Q", format=",.4~g", title=unit),
-                alt.Tooltip("utcyearmonthdate(t):T", title="day"),
-            ],
-        )
+    told = base.transform_filter(alt.datum.kind == "value")
+    x = _time("event time (UTC)", utc=True)
+    y = alt.Y("value:Q", title=unit, scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=4))
+    tooltip = [
+        alt.Tooltip("series:N"),
+        alt.Tooltip("value:Q", format=",.4~g", title=unit),
+        alt.Tooltip("utcyearmonthdate(t):T", title="day"),
+    ]
+    lines = told.mark_line(interpolate="step-after", strokeWidth=2).encode(
+        x=x, y=y, color=color, strokeDash=dash, tooltip=tooltip
     )
+    points = _lone(told).encode(x=x, y=y, color=color, tooltip=tooltip)
     injected = (
         base.transform_filter(alt.datum.kind == "injected")
-        .mark_rule(color="#a855c7", strokeDash=[3, 3], strokeWidth=2)
+        .mark_rule(color=PALETTE[4], strokeDash=[3, 3], strokeWidth=2)
         .encode(x="t:T", tooltip=[alt.Tooltip("series:N", title="injected")])
     )
     alerts = (
         base.transform_filter(alt.datum.kind == "alert")
-        .mark_point(shape="triangle-up", filled=True, size=90, color="#d9730d", yOffset=-6)
+        .mark_point(shape="triangle-up", filled=True, size=90, color=PALETTE[1], yOffset=-6)
         .encode(x="t:T", y=alt.value(_HEIGHT), tooltip=[alt.Tooltip("series:N", title="alert")])
     )
-    return _described(lines + injected + alerts, f"{title} over event time, in {unit}")
+    return _described(lines + points + injected + alerts, f"{title} over event time, in {unit}")
 
 
 @cache

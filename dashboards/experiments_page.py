@@ -7,22 +7,20 @@ import streamlit as st
 from dashboards import charts
 from dashboards.experiment_figures import Variant, control_of, difference, over_time, variants_of
 from dashboards.live import Live, NoRun, current_live
-from dashboards.panels import Tile, day, empty, note, number, panel, pill, table, tiles
-from dashboards.production_figures import drift_marks
+from dashboards.monitored_figures import drift_marks
+from dashboards.panels import Tile, chart, day, empty, note, number, panel, pill, table, tiles
 from streams.events import FEEDBACK
 
 __all__ = ["experiments_page"]
 
 _CAVEAT = (
-    "**Read this before any figure.** The ratings were given years ago, and nobody saw these lists. A *click* means "
-    "that a user rated, later in the same session, a movie that the list happened to name: a hit rate of replayed "
-    "history. Nobody could be won over by a better list, so session length cannot differ between variants except by "
-    "chance, and a true click rate would be another number. Which variant names more of what people chose anyway is "
-    "what these figures tell."
+    "**Nobody saw these lists.** The ratings are replayed from the past: a *click* is a movie of the list that the "
+    "user then rated anyway. So this tells which variant foresees more of what people chose, not whom a list would "
+    "win over; session length can differ by chance only."
 )
 _SIMULATED = (
-    "**Simulated users.** The clicks here are those of made-up users of a synthetic world, who click by a taste that "
-    "the program gave them. They show that the loop works; they say nothing about people."
+    "**Made-up users.** The clicks here are those of a synthetic world, by a taste that the program gave it. "
+    "They show that the loop works; they say nothing about people."
 )
 _COLUMNS = (
     "variant",
@@ -81,7 +79,7 @@ def _variants() -> None:
         )
     with panel("ctr_time", "Click rate over event time", at, now, stale_after_s=30.0, heard=live.subscriber.heard_at):
         if rows:
-            st.vega_lite_chart(
+            chart(
                 charts.rows_table(rows, ("t", "value", "low", "high", "n", "series")),
                 charts.interval_band("Click rate", "CTR, %"),
                 height=260,
@@ -108,7 +106,7 @@ def _variants() -> None:
             }
             for one in variants
         ]
-        st.vega_lite_chart(
+        chart(
             charts.rows_table(shown, ("name", "value", "low", "high", "series")),
             charts.intervals("Click rate", "CTR, %"),
             height=110 + 26 * len(shown),

@@ -36,6 +36,8 @@ class Live:
         self.source = f"pages/{uuid.uuid4().hex[:12]}"
         self._ids = count(1)
         self._numbering = threading.Lock()
+        self.publishing = threading.Lock()
+        """Held from numbering ratings until they are published."""
         self._recommending: Recommending | None = None
 
     def next_id(self) -> int:

@@ -9,13 +9,17 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.resources import files
 
+import pyarrow as pa
 import streamlit as st
+
+from dashboards.charts import INKS, Spec, inked
 
 __all__ = [
     "STALE_S",
     "Tile",
     "age_text",
     "blank",
+    "chart",
     "day",
     "empty",
     "head",
@@ -154,6 +158,12 @@ def panel(
     with st.container(border=True, key=f"panel_{name}"):
         head(title, at, now, stale_after_s=stale_after_s, heard=heard, name=name)
         yield
+
+
+def chart(data: pa.Table, spec: Spec, *, height: int, key: str) -> None:
+    """Draw ``data``, written in what is legible on the reader's ground. key: of the place on the page."""
+    ink = INKS["dark" if st.context.theme.type == "dark" else "light"]
+    st.vega_lite_chart(data, inked(spec, ink), height=height, key=key)
 
 
 def note(text: str) -> None:

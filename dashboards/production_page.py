@@ -2,42 +2,19 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import streamlit as st
 
 from dashboards import charts
+from dashboards.dead_letters_panel import dead_letters_panel
 from dashboards.live import Live, NoRun, current_live
-from dashboards.panels import (
-    STALE_S,
-    age_text,
-    day,
-    empty,
-    note,
-    number,
-    panel,
-    pill,
-    table,
-    tiles,
-)
-from dashboards.production_figures import (
-    Measure,
-    ProcessRow,
-    alert_marks,
-    alert_rows,
-    drift_marks,
-    lag_rows,
-    measures,
-    overview,
-    process_rows,
-    trending,
-)
-from dashboards.publishing import ask_replayer, replay_letter
+from dashboards.monitor_panels import alerts_panel, measures_panel
+from dashboards.panels import STALE_S, chart, day, empty, note, number, panel, table, tiles
+from dashboards.process_panel import process_panel
+from dashboards.production_figures import lag_rows, overview, trending
+from dashboards.publishing import ask_replayer
 from dashboards.rings import Series
 from dashboards.store_probe import TREND_DAYS
-from streams.drift import InjectedDrift
 from streams.errors import StreamLensError
-from streams.events import ALERTS, DEADLETTER, DeadLetter
 
 __all__ = ["production_page"]
 
@@ -57,8 +34,6 @@ _LATENCY: _Wanted = [
 ]
 _FULL_BAR = 100
 """Records: less lag than that never fills a bar."""
-_GONE_S = 900.0
-"""A process that has not been heard of for so long was ended, and is not missed."""
 
 
 def production_page() -> None:
@@ -124,7 +99,7 @@ def _charts() -> None:
     with left:
         _line_panel(live, "throughput", "Throughput", "events/s", _THROUGHPUT)
         _lag_panel(live)
-        _process_panel(live)
+        process_panel(live)
     with right:
         _line_panel(live, "latency", "Latency, published to stored", "ms", _LATENCY)
         _line_panel(live, "freshness", "Freshness", "s", [("features.freshness_s", {}, "features")])
@@ -147,7 +122,7 @@ def _line_panel(live: Live, name: str, title: str, unit: str, wanted: _Wanted) -
         if not shown:
             empty("Nothing measured yet", "The features agent tells this twice a second.", "streamlens worker")
             return
-        st.vega_lite_chart(
+        chart(
             charts.series_table(shown), charts.wall_lines(title, unit, len(shown) > 1), height=200, key=f"chart_{name}"
         )
 
@@ -181,42 +156,6 @@ def _lag_panel(live: Live) -> None:
         )
 
 
-def _process_panel(live: Live) -> None:
-    records, now = live.subscriber.records, live.now()
-    rows = [row for row in process_rows(records, now) if now - row.at < _GONE_S]
-    with panel("processes", "Processes", max((row.at for row in rows), default=None), now):
-        if not rows:
-            empty("No heartbeats yet", "Each process tells once a second what it costs.")
-            return
-        table(
-            ["role", "state", "up, 10 min", "CPU, cores", "RSS, MiB", "written, MiB"],
-            [
-                [
-                    row.role,
-                    _state(row, live.store.ended, now),
-                    f"{row.available:.1%}",
-                    number(row.cpu, 2),
-                    number(row.rss_mib),
-                    number(row.written_mib, 1),
-                ]
-                for row in rows
-            ],
-            numbers=(2, 3, 4, 5),
-            label="Processes",
-        )
-        files = live.store.files
-        if files:
-            note("on disk: " + ", ".join(f"{name} {size:,.1f} MiB" for name, size in files.items()))
-
-
-def _state(row: ProcessRow, ended: bool, now: float) -> str:
-    if now - row.at < STALE_S:
-        return pill("up", "good")
-    if ended:
-        return pill("done", "idle")
-    return pill(f"silent, {age_text(now - row.at)}", "warn")
-
-
 def _trend_panel(live: Live) -> None:
     store, now = live.store, live.now()
     with panel("trending", f"Trending movies, last {TREND_DAYS} event days", store.at or None, now):
@@ -235,143 +174,13 @@ def _trend_panel(live: Live) -> None:
 @st.fragment(run_every=2)
 def _dead_letters() -> None:
     live = _live()
-    if live is None:
-        return
-    records, now = live.subscriber.records, live.now()
-    letters = [placed.record for placed in records.recent(DEADLETTER)][::-1]
-    with panel(
-        "deadletters",
-        "Dead letters",
-        records.published(DEADLETTER),
-        now,
-        stale_after_s=None,
-        heard=live.subscriber.heard_at,
-    ):
-        if not letters:
-            empty("None", "What cannot be processed comes here with its reason; nothing is lost silently.")
-            return
-        kinds: dict[str, int] = {}
-        for letter in letters:
-            kind = letter.reason.partition(":")[0]
-            kinds[kind] = kinds.get(kind, 0) + 1
-        note("the last " + number(len(letters)) + " by reason: " + ", ".join(f"{k} {n:,}" for k, n in kinds.items()))
-        by_origin = {f"{one.topic}/{one.partition}/{one.offset}": one for one in letters[:100]}
-        chosen = st.selectbox(
-            "Look into one",
-            list(by_origin),
-            index=None,
-            placeholder="topic/partition/offset",
-            format_func=partial(_letter_label, by_origin),
-            key="letter",
-        )
-        if chosen in by_origin:
-            _letter(live, by_origin[chosen])
-
-
-def _letter_label(by_origin: dict[str, DeadLetter], origin: str) -> str:
-    return f"{origin}  {by_origin[origin].reason}" if origin in by_origin else origin
-
-
-def _letter(live: Live, letter: DeadLetter) -> None:
-    table(
-        ["dead letter", "what it says"],
-        [
-            ["reason", letter.reason],
-            ["stood at", f"{letter.topic}, partition {letter.partition}, offset {letter.offset}"],
-            ["size", "whole" if letter.size is None else f"first part of {letter.size:,} bytes"],
-        ],
-        label="Dead letter",
-    )
-    st.code(letter.payload[:4_000], language="json", wrap_lines=True)
-    note(
-        "Replayed as it is, it counts once, however often. "
-        "To mend it first: streamlens deadletter replay --set FIELD=VALUE"
-    )
-    force = st.checkbox("Publish even where its readers would refuse it again", key="force_letter")
-    if st.button("Replay this record", icon=":material/replay:", key="replay_letter"):
-        try:
-            done = replay_letter(live, letter, force=force)
-        except StreamLensError as error:
-            st.error(str(error))
-            return
-        for one in done:
-            (st.success if one.outcome == "published" else st.warning)(
-                f"{one.placed.origin}: {one.outcome}{f' ({one.problem})' if one.problem else ''}"
-            )
+    if live is not None:
+        dead_letters_panel(live)
 
 
 @st.fragment(run_every=2)
 def _monitors() -> None:
     live = _live()
-    if live is None:
-        return
-    records, now = live.subscriber.records, live.now()
-    with panel("alerts", "Alerts", records.published(ALERTS), now, stale_after_s=None, heard=live.subscriber.heard_at):
-        rows = alert_rows(records, now)
-        if rows:
-            for row in rows:
-                row[2] = pill(row[2], {"critical": "bad", "schedule": "warn"}.get(row[2], "idle"))
-            table(["event day", "of", "severity", "kind", "measured", "came"], rows, label="Alerts")
-        else:
-            empty("None", "Rules and detectors tell here when they begin to fire.")
-    found = measures(records)
-    if not found:
-        with panel("monitors", "Measures and drift detectors", None, now):
-            drifts = live.target.drift
-            empty(
-                "Nothing judged yet",
-                "The monitors tell a figure per closed event day.",
-                "streamlens worker --role monitors",
-            )
-            if drifts:
-                note(
-                    "injected into this run: "
-                    + ", ".join(f"{d.kind} ({d.strength}) from {day(d.begins)}" for d in drifts)
-                )
-        return
-    closed = records.latest("monitors.closed")
-    with panel("monitors", "Measures and drift detectors, by event day", closed.at if closed else None, now):
-        note(
-            "Thresholds are those that the monitors go by. Triangles: alerts. "
-            + (
-                "Upright purple lines: drift that was injected, the truth."
-                if live.target.drift
-                else "No drift was injected."
-            )
-        )
-        for i in range(0, len(found), 3):
-            for column, measure in zip(st.columns(3, gap="small"), found[i : i + 3], strict=False):
-                with column:
-                    _measure(live, measure, live.target.drift)
-
-
-_UNITS = {
-    "ctr": "clicks by movies shown",
-    "rmse": "stars",
-    "precision": "P@10",
-    "ndcg": "NDCG@10",
-    "volume": "ratings a day",
-    "ratings_per_session": "ratings",
-    "revenue_per_user": "dollars (assumed)",
-    "popularity_kl": "nats",
-    "rating_kl": "nats",
-    "new_user_share": "share",
-    "new_item_share": "share",
-}
-
-
-def _measure(live: Live, measure: Measure, drifts: tuple[InjectedDrift, ...]) -> None:
-    unit = _UNITS.get(measure.name, "as the detector sees it")
-    name = measure.name.replace("_", " ")
-    st.html(
-        f'<div class="sl-head"><h3>{name}</h3><span class="sl-age">{day(measure.values.event_time[-1])}</span></div>'
-    )
-    shown = [("value", measure.values), *measure.others]
-    rows = charts.series_table(shown, time="event").to_pylist()
-    rows += drift_marks(drifts) + alert_marks(live.subscriber.records.recent(ALERTS), measure.name)
-    st.vega_lite_chart(
-        charts.rows_table(rows, ("t", "value", "series", "kind")),
-        charts.event_lines(name, unit),
-        height=200,
-        key=f"measure_{measure.name}",
-    )
+    if live is not None:
+        alerts_panel(live)
+        measures_panel(live)

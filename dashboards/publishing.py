@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime
 
 import msgspec
@@ -10,9 +10,10 @@ import msgspec
 from dashboards.live import Live
 from streams.bus import Bus
 from streams.control import ask
-from streams.deadletter_replay import Replayed, Selection, replay_dead_letters
+from streams.deadletter_replay import Replayed, replay_letters
+from streams.deadletters import PlacedLetter
 from streams.errors import ConfigError
-from streams.events import RATINGS, DeadLetter, Rating
+from streams.events import RATINGS, Rating
 from streams.retrain import RetrainRequest, RetrainRequested, ask_for_retrain
 
 __all__ = ["SHORTEST_JUSTIFICATION", "ask_replayer", "publish_ratings", "replay_letter", "request_retrain"]
@@ -24,17 +25,15 @@ SHORTEST_JUSTIFICATION = 10
 def publish_ratings(live: Live, user_id: int, stars: Sequence[tuple[int, float]]) -> list[Rating]:
     """Publish (movie id, stars) of a user at the run's current event time, and wait until all are durable.
 
-    They carry the pages' own source. Raises ConfigError before the run has reached any event time, BusError.
+    They carry the pages' own source, whose records go out in the order of their ids: one that was overtaken would be
+    taken for a duplicate. Raises ConfigError before the run has reached any event time, BusError.
     """
     event_time = live.event_time
     if not event_time:
         raise ConfigError(
             "ratings: expected the run's event time, found none yet; wait until features have applied some"
         )
-    ratings = [
-        Rating(user_id, movie_id, given, event_time, source=live.source, event_id=live.next_id())
-        for movie_id, given in stars
-    ]
+    ratings: list[Rating] = []
 
     async def publish(bus: Bus) -> None:
         async with bus.producer() as producer:
@@ -42,7 +41,12 @@ def publish_ratings(live: Live, user_id: int, stars: Sequence[tuple[int, float]]
                 await producer.send(RATINGS, msgspec.json.encode(rating), key=str(user_id).encode())
             await producer.flush()
 
-    live.subscriber.submit(publish)
+    with live.publishing:
+        ratings += [
+            Rating(user_id, movie_id, given, event_time, source=live.source, event_id=live.next_id())
+            for movie_id, given in stars
+        ]
+        live.subscriber.submit(publish)
     return ratings
 
 
@@ -84,11 +88,14 @@ def request_retrain(live: Live, model: str, justification: str, *, asked_by: str
     return event
 
 
-def replay_letter(live: Live, letter: DeadLetter, *, force: bool = False) -> list[Replayed]:
+def replay_letter(live: Live, placed: PlacedLetter, *, force: bool = False) -> Replayed:
     """Publish the record of one dead letter again, as ``streamlens deadletter replay`` does; what became of it."""
-    chosen = Selection(offsets=frozenset({letter.offset}), partition=letter.partition, reason=letter.reason)
 
-    async def replay(bus: Bus) -> list[Replayed]:
-        return [one async for one in replay_dead_letters(bus, chosen, force=force)]
+    async def alone() -> AsyncIterator[PlacedLetter]:
+        yield placed
+
+    async def replay(bus: Bus) -> Replayed:
+        (done,) = [one async for one in replay_letters(bus, alone(), force=force)]
+        return done
 
     return live.subscriber.submit(replay)

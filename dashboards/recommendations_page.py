@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import secrets
+from dataclasses import dataclass
 
 import numpy as np
 import streamlit as st
 
-from dashboards import charts
+from dashboards.list_panels import known_ratings, latency_panel, rated_next, why_panel
 from dashboards.live import Live, NoRun, current_live
-from dashboards.panels import Tile, day, empty, head, note, number, pill, table, tiles, title
+from dashboards.panels import day, empty, head, note, number, pill
 from dashboards.posters import poster, shelf_html
 from dashboards.production_figures import titled
 from dashboards.publishing import publish_ratings
@@ -29,29 +30,15 @@ _NEEDED = 5
 _MOMENTS = {"now": 0, "before the last 5 ratings": 5, "before the last 10": 10, "before the last 20": 20}
 _NEW_USERS_FROM = 1_000_000_000
 """Ids of people who rate on the pages: far above those of any dataset."""
-_REASONS = 5
-_REVEALED = 20
 
 
 def recommendations_page() -> None:
     live = current_live()
     if isinstance(live, NoRun):
         return
-    try:
-        recommending = live.recommending()
-        recommending.variants()
-    except StoreMissing:
-        empty("No feature store yet", "Lists are made from the ratings that a worker has applied.", "streamlens worker")
-        return
-    except ModelMissing:
-        empty(
-            "No champion yet",
-            "The trainer promotes one once the training part has been applied, or train one by hand.",
-            "streamlens train --model two-tower --promote",
-        )
-        return
-    except StreamLensError as error:
-        empty("The store cannot be read for now", str(error))
+    recommending = _ready(live)
+    if isinstance(recommending, Lacking):
+        _wait(recommending)
         return
     who = st.segmented_control(
         "Who", ["A user of the run", "Me, as someone new"], default="A user of the run", key="who"
@@ -60,6 +47,41 @@ def recommendations_page() -> None:
         _someone_new(live, recommending)
     else:
         _stored_user(live, recommending)
+
+
+@dataclass(frozen=True, slots=True)
+class Lacking:
+    """What there must be before anything can be recommended, and what would bring it."""
+
+    title: str
+    text: str
+    command: str = ""
+
+
+def _ready(live: Live) -> Recommending | Lacking:
+    try:
+        recommending = live.recommending()
+        recommending.variants()
+    except StoreMissing:
+        text = "Lists are made from the ratings that a worker has applied."
+        return Lacking("No feature store yet", text, "streamlens worker")
+    except ModelMissing:
+        text = "The trainer promotes one once the training part has been applied, or train one by hand."
+        return Lacking("No champion yet", text, "streamlens train --model two-tower --promote")
+    except ModelError as error:
+        return Lacking("The models cannot be read for now", str(error))
+    except StreamLensError as error:
+        return Lacking("The store cannot be read for now", str(error))
+    return recommending
+
+
+@st.fragment(run_every=2)
+def _wait(lacking: Lacking) -> None:
+    """Say what is lacking until it is there, or something else is lacking; then the page is drawn anew."""
+    empty(lacking.title, lacking.text, lacking.command)
+    live = current_live()
+    if isinstance(live, NoRun) or _ready(live) != lacking:
+        st.rerun()
 
 
 def _stored_user(live: Live, recommending: Recommending) -> None:
@@ -159,18 +181,21 @@ def _lists(live: Live, recommending: Recommending, user_id: int, user: UserHisto
         st.warning(str(error))
         return
     version = recommending.registry.get(listed.answer.version)
-    _about(recommending, listed, user, version)
+    _about(listed, user, version)
     liked = user.before if not given else _as_history(history)
     revealed: set[int] = set()
     after = user.after
     if len(after) and st.toggle(f"Show what they really rated next ({len(after)} ratings)", key="reveal"):
         revealed = set(after.movie_id.tolist())
+    elif not len(after) and not given:
+        note("What they rated next can be shown of an earlier moment.")
     rows = shelves(listed.answer, liked, recommending.movies)
     st.html("".join(shelf_html(row.title, row.note, row.movies, revealed) for row in rows))
     if revealed:
-        _revealed(recommending, listed, after)
-    _why(recommending, listed)
-    _latest_rated(recommending, history)
+        rated_next(recommending, listed, after)
+    why_panel(recommending, listed)
+    latency_panel(recommending)
+    known_ratings(recommending, history)
 
 
 def _rules(recommending: Recommending) -> tuple[str, Rules]:
@@ -194,19 +219,14 @@ def _rules(recommending: Recommending) -> tuple[str, Rules]:
     return variant, Rules(weights, diversity, float(recency))
 
 
-def _about(recommending: Recommending, listed: Listed, user: UserHistory, version: Version) -> None:
-    latency = recommending.latency()[listed.answer.variant]
-    note_of = "from the cache" if listed.answer.cached else "computed"
-    tiles(
-        [
-            Tile("request_ms", "This request", number(listed.ms, 1), "ms", f"on the server, {note_of}"),
-            Tile("p50", "p50 of the variant", number(latency.p50_ms, 1), "ms", f"{latency.answers:,} answers here"),
-            Tile("p95", "p95", number(latency.p95_ms, 1), "ms"),
-            Tile("p99", "p99", number(latency.p99_ms, 1), "ms"),
-            Tile("known", "Known of the user", number(len(listed.history.movie_id)), "movies"),
-            Tile("learnt", "Model learnt before", day(version.manifest.as_of), "", version.manifest.kind),
-        ]
-    )
+def _about(listed: Listed, user: UserHistory, version: Version) -> None:
+    how = "from the cache" if listed.answer.cached else "computed"
+    parts = [
+        f'this request <b><span data-figure="request_ms">{number(listed.ms, 1)}</span> ms</b> on the server, {how}',
+        f'made of <b><span data-figure="known">{number(len(listed.history.movie_id))}</span></b> rated movies',
+        f"{version.manifest.kind}, learnt before <b>{day(version.manifest.as_of)}</b>",
+    ]
+    st.html(f'<div class="sl-bar">{"".join(f"<span>{part}</span>" for part in parts)}</div>')
     if listed.answer.cold:
         note("Nothing of this history is known to the model: the list is what is popular (cold start).")
     if len(user.after) and version.manifest.as_of > int(user.after.timestamp[0]):
@@ -217,70 +237,3 @@ def _as_history(history: Histories) -> History:
     """The merged history, so that shelves follow what was just given."""
     stars = history.rating.astype(np.float64)
     return History(history.timestamp, history.movie_id, stars, np.zeros(len(stars), bool))
-
-
-def _revealed(recommending: Recommending, listed: Listed, after: History) -> None:
-    top = listed.answer.movie_ids[:10].tolist()
-    hits = len(set(top) & set(after.movie_id.tolist()))
-    place = {movie: i for i, movie in enumerate(listed.answer.movie_ids.tolist(), 1)}
-    title(f"Really rated next: {hits} of the first 10 listed")
-    rows = []
-    for i in range(min(len(after), _REVEALED)):
-        movie_id = int(after.movie_id[i])
-        movie = recommending.movies.get(movie_id)
-        listed_at = f"place {place[movie_id]}" if movie_id in place else "not listed"
-        rows.append(
-            [day(after.timestamp[i]), movie.title if movie else str(movie_id), f"{after.rating[i]:.1f}", listed_at]
-        )
-    table(["event day", "movie", "stars", "in the list"], rows, numbers=(2,), label="Really rated next")
-
-
-def _why(recommending: Recommending, listed: Listed) -> None:
-    with st.container(border=True, key="panel_why"):
-        title("Why this movie")
-        names = {
-            m: recommending.movies[m].title for m in listed.answer.movie_ids[:40].tolist() if m in recommending.movies
-        }
-        chosen = st.selectbox(
-            "Movie", list(names), format_func=lambda m: names[m], key="why", label_visibility="collapsed"
-        )
-        if chosen is None or chosen not in names:
-            return
-        reasons = recommending.explain(listed, chosen)
-        if reasons is None:
-            empty("It is popular", "Nothing is known of the user that could be a reason.")
-            return
-        rows = [
-            {"name": f"rated {recommending.movies[m].title if m in recommending.movies else m}", "value": change}
-            for m, change in reasons.strongest(_REASONS)
-            if not np.isnan(change)
-        ]
-        rows += [
-            {"name": "the year" if name == "year" else f"genre {name}", "value": float(change)}
-            for name, change in zip(reasons.features, reasons.feature_changes.tolist(), strict=True)
-            if change > 0
-        ]
-        note("How much of the movie's score is lost without each: a leave-one-out difference, for every model.")
-        if rows:
-            st.vega_lite_chart(
-                charts.rows_table(rows, ("name", "value")), charts.bars("reasons", "score lost without it"),
-                height=60 + 26 * len(rows), key="why_chart",
-            )  # fmt: skip
-        else:
-            empty("No single reason", "Without any one rating the score is as high: it is the taste as a whole.")
-
-
-def _latest_rated(recommending: Recommending, history: Histories) -> None:
-    if not len(history.movie_id):
-        return
-    with st.expander(f"What is known: {len(history.movie_id)} rated movies"):
-        rows = []
-        for movie_id, stars, at in zip(
-            history.movie_id[::-1][:50].tolist(),
-            history.rating[::-1].tolist(),
-            history.timestamp[::-1].tolist(),
-            strict=False,
-        ):
-            movie = recommending.movies.get(movie_id)
-            rows.append([day(at), movie.title if movie else str(movie_id), f"{stars:.1f}"])
-        table(["event day", "movie", "stars"], rows, numbers=(2,), label="Rated movies")

@@ -6,7 +6,7 @@ import base64
 import binascii
 import re
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass
 from enum import StrEnum
@@ -23,7 +23,7 @@ from streams.errors import OffsetOutOfRange
 from streams.events import CONTROL, DEADLETTER, RATINGS, DeadLetter
 from streams.records import RecordBatch, TopicPartition
 
-__all__ = ["Outcome", "Replayed", "Selection", "replay_dead_letters"]
+__all__ = ["Outcome", "Replayed", "Selection", "replay_dead_letters", "replay_letters"]
 
 _FETCH_S = 5.0
 
@@ -77,7 +77,34 @@ async def replay_dead_letters(
     force: bool = False,
     wall_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
 ) -> AsyncGenerator[Replayed]:
-    """Publish the selected letters' records, mended by ``fix``, to the topic and partition each came from.
+    """:func:`replay_letters` of all the letters on the bus that are selected."""
+    async with aclosing(placed_letters(bus)) as letters, aclosing(_selected(letters, selection)) as wanted:
+        replayed = replay_letters(bus, wanted, fix=fix, dry_run=dry_run, force=force, wall_ms=wall_ms)
+        async with aclosing(replayed):
+            async for one in replayed:
+                yield one
+
+
+async def _selected(letters: AsyncIterator[PlacedLetter], selection: Selection) -> AsyncGenerator[PlacedLetter]:
+    n = 0
+    async for placed in letters:
+        if n == selection.limit:
+            return
+        if selection.holds(placed.letter):
+            n += 1
+            yield placed
+
+
+async def replay_letters(
+    bus: Bus,
+    letters: AsyncIterator[PlacedLetter],
+    *,
+    fix: Fix | None = None,
+    dry_run: bool = False,
+    force: bool = False,
+    wall_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+) -> AsyncGenerator[Replayed]:
+    """Publish the letters' records, mended by ``fix``, to the topic and partition each came from.
 
     A record goes as source ``dlq/topic/partition/offset`` of its first letter, with id 1: however often it is
     published, and however often it failed in between, it counts once. What its readers would refuse again is not
@@ -85,18 +112,11 @@ async def replay_dead_letters(
     published. All is durable at the end. Raises BusError.
     """
     topics = await bus.topics()
-    n_selected = 0
     async with AsyncExitStack() as stack:
         origins = _Origins(bus, stack)
         producer = await stack.enter_async_context(bus.producer())
-        letters = await stack.enter_async_context(aclosing(placed_letters(bus)))
         async for placed in letters:
-            if n_selected == selection.limit:
-                break
             letter = placed.letter
-            if not selection.holds(letter):
-                continue
-            n_selected += 1
             if letter.topic not in topics or not 0 <= letter.partition < topics[letter.topic].partitions:
                 yield Replayed(placed, Outcome.GONE, f"the bus has no partition {letter.topic}/{letter.partition}")
                 continue

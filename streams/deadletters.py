@@ -1,4 +1,4 @@
-"""Dead letters: what could not be processed, read from the bus and counted by reason."""
+"""Dead letters: what could not be processed, read from the bus: all of them, counted by reason, or a page."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from streams.bus import Bus
 from streams.events import DEADLETTER, DeadLetter
 from streams.records import RecordBatch
 
-__all__ = ["DeadLetterSummary", "PlacedLetter", "placed_letters", "read_dead_letters"]
+__all__ = ["DeadLetterSummary", "LettersPage", "PlacedLetter", "letters_page", "placed_letters", "read_dead_letters"]
 
 _FETCH_S = 1.0
 _decoder = msgspec.json.Decoder(DeadLetter)
@@ -22,10 +22,11 @@ _decoder = msgspec.json.Decoder(DeadLetter)
 
 @dataclass(frozen=True, slots=True)
 class PlacedLetter:
-    """A dead letter, the partition of ``deadletter`` it lies on, and when it was published (milliseconds)."""
+    """A dead letter, the partition and offset of ``deadletter`` it lies at, and when it was published, in ms."""
 
     letter: DeadLetter
     partition: int
+    at: int
     timestamp_ms: int
 
     @property
@@ -80,6 +81,37 @@ async def placed_letters(bus: Bus) -> AsyncGenerator[PlacedLetter]:
                         yield placed
 
 
+@dataclass(frozen=True, slots=True)
+class LettersPage:
+    """A part of the dead letters that the bus holds, newest first. total: all that it holds, as often as delivered."""
+
+    letters: list[PlacedLetter]
+    total: int
+    pages: int
+
+
+async def letters_page(bus: Bus, page: int, size: int) -> LettersPage:
+    """The ``page``-th part of the dead letters, 0 the newest: ``size`` from each partition. Raises BusError.
+
+    A page beyond the last is the last; there is an empty one where the topic does not exist or holds nothing.
+    """
+    if DEADLETTER not in await bus.topics():
+        return LettersPage([], 0, 1)
+    held = await bus.offsets(DEADLETTER)
+    pages = max(1, *(-(-(one.end - one.start) // size) for one in held.values()))
+    page = min(page, pages - 1)
+    ends = {tp: one.end - page * size for tp, one in held.items()}
+    letters: list[PlacedLetter] = []
+    async with await bus.consumer(DEADLETTER) as consumer:
+        for tp, end in ends.items():
+            consumer.seek(tp, max(held[tp].start, end - size))
+        while unread := [tp for tp, end in ends.items() if consumer.position(tp) < end]:
+            for batch in await consumer.fetch(timeout_s=_FETCH_S, partitions=unread, max_records=size):
+                letters += [placed for placed in _decode(batch) if placed.at < ends[batch.tp]]
+    letters.sort(key=lambda placed: (placed.timestamp_ms, placed.at), reverse=True)
+    return LettersPage(letters, sum(one.end - one.start for one in held.values()), pages)
+
+
 def _decode(batch: RecordBatch) -> Iterator[PlacedLetter]:
     rows = zip(batch.offsets.tolist(), batch.timestamps_ms.tolist(), batch.values, strict=True)
     for offset, timestamp_ms, value in rows:
@@ -88,4 +120,4 @@ def _decode(batch: RecordBatch) -> Iterator[PlacedLetter]:
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             reason = f"not a dead letter: {error}"
             letter = InvalidRecord(offset, reason, value).dead_letter(DEADLETTER, batch.partition)
-        yield PlacedLetter(letter, batch.partition, timestamp_ms)
+        yield PlacedLetter(letter, batch.partition, offset, timestamp_ms)

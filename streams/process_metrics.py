@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import resource
+import socket
 import sys
 import time
 import uuid
@@ -32,7 +33,7 @@ class ProcessMetrics:
 
     ``process.cpu`` in cores, all threads together; ``process.rss_mib`` now (where the system only tells the most it
     ever was: that); ``process.written_mib`` to disk since it started, absent where the system does not tell. Each with
-    the labels ``role`` and ``pid``.
+    the labels ``role``, ``host`` and ``pid``: in containers all pids are 1.
     """
 
     def __init__(
@@ -42,7 +43,7 @@ class ProcessMetrics:
         wall_s: Callable[[], float] = time.time,
         cpu_s: Callable[[], float] = time.process_time,
     ) -> None:
-        self._labels = {"role": role, "pid": str(os.getpid())}
+        self._labels = {"role": role, "host": socket.gethostname(), "pid": str(os.getpid())}
         self._wall_s, self._cpu_s = wall_s, cpu_s
         self._since, self._used = wall_s(), cpu_s()
         self._source = f"process/{uuid.uuid4().hex[:12]}"

@@ -11,17 +11,11 @@ from dashboards import charts
 from dashboards.experiment_figures import control_of, difference, over_time, variants_of, wilson
 from dashboards.feature_importance import importances, window_of
 from dashboards.live_records import LiveRecords
+from dashboards.monitored_figures import alert_rows, measures
 from dashboards.panels import age_text
 from dashboards.posters import poster, shelf_html
-from dashboards.production_figures import (
-    alert_rows,
-    availability,
-    lag_rows,
-    measures,
-    overview,
-    process_rows,
-    trending,
-)
+from dashboards.process_figures import availability, process_rows
+from dashboards.production_figures import lag_rows, overview, trending
 from dashboards.recommender import UserHistory, merged, shelves
 from dashboards.registry_figures import asked
 from dashboards.store_probe import StoreView
