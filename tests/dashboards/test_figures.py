@@ -7,14 +7,12 @@ from datetime import UTC, datetime
 import numpy as np
 import pytest
 
-from dashboards import charts
+from dashboards.engineering_page import window_of
 from dashboards.experiment_figures import control_of, difference, over_time, variants_of, wilson
-from dashboards.feature_importance import importances, window_of
+from dashboards.feature_importance import importances
 from dashboards.live_records import LiveRecords
-from dashboards.monitored_figures import alert_rows, measures
 from dashboards.panels import age_text
 from dashboards.posters import poster, shelf_html
-from dashboards.process_figures import availability, process_rows
 from dashboards.production_figures import lag_rows, overview, trending
 from dashboards.recommender import UserHistory, merged, shelves
 from dashboards.registry_figures import asked
@@ -26,8 +24,7 @@ from models.kinds import make_model
 from models.serving import Answer
 from models.side_features import SideFeatures
 from streams.dataset import Movie
-from streams.events import ALERTS, FEEDBACK, METRICS, MODELS, RETRAIN, Alert, Feedback, Metric, ModelEvent
-from streams.process_metrics import ProcessMetrics
+from streams.events import FEEDBACK, METRICS, MODELS, RETRAIN, Feedback, Metric, ModelEvent
 from streams.retrain import RetrainRequest, RetrainRequested
 from tests.dashboards.test_subscriber import batch
 
@@ -63,33 +60,6 @@ def test_lag_is_what_is_published_and_not_applied() -> None:
     assert [(row.partition, row.lag) for row in rows] == [(0, None), (1, None)]
 
 
-@pytest.mark.parametrize(
-    ("beats", "now", "expected"),
-    [([], 100.0, 0.0), (list(range(100)), 100.0, 1.0), ([0.0], 50.0, 0.1), ([99.0], 100.0, 1.0)],
-)
-def test_availability_is_the_share_of_time_with_heartbeats(beats: list[float], now: float, expected: float) -> None:
-    assert availability(np.array(beats, float), now) == expected
-
-
-def test_a_restarted_process_is_one_row_with_the_gap_in_its_availability() -> None:
-    beats = [Metric("process.rss_mib", 100.0, float(t), {"role": "features", "pid": "1"}) for t in range(20)]
-    beats += [Metric("process.rss_mib", 90.0, float(t), {"role": "features", "pid": "2"}) for t in range(60, 80)]
-    cpu = Metric("process.cpu", 0.5, 79.0, {"role": "features", "pid": "2"})
-    (row,) = process_rows(records_of(**{METRICS: [*beats, cpu]}), now=80.0)
-    assert (row.pid, row.rss_mib, row.cpu, row.at) == ("2", 90.0, 0.5, 79.0)
-    assert row.available == 0.5
-
-
-def test_a_process_tells_what_it_costs() -> None:
-    wall, cpu = iter([0.0, 2.0]), iter([1.0, 2.0])
-    metrics = ProcessMetrics("features", wall_s=lambda: next(wall), cpu_s=lambda: next(cpu)).take({"replay.total": 7.0})
-    found = {metric.name: metric for metric in metrics}
-    assert found["process.cpu"].value == 0.5
-    assert found["process.rss_mib"].value > 1
-    assert (found["replay.total"].value, found["replay.total"].labels) == (7.0, {})
-    assert found["process.cpu"].labels["role"] == "features"
-
-
 def test_trends_tell_where_a_movie_was() -> None:
     now = tuple(PopularItem(m, 10 - m, 4.0, 0.0) for m in (0, 1, 2))
     before = tuple(PopularItem(m, 5, 4.0, 0.0) for m in (2, 0))
@@ -99,33 +69,6 @@ def test_trends_tell_where_a_movie_was() -> None:
         ("Movie 1 (1991)", "new", 0),
         ("Movie 2 (1992)", "▼ 2", 5),
     ]
-
-
-def test_measures_have_their_thresholds_and_detectors_their_levels() -> None:
-    told = [
-        Metric("monitors.ctr", 0.03, 1.0, event_time=86_400),
-        Metric("monitors.ctr.baseline", 0.04, 1.0, event_time=86_400),
-        Metric("monitors.ctr.threshold", 0.034, 1.0, {"bound": "low"}, event_time=86_400),
-        Metric("monitors.closed", 86_400.0, 1.0),
-        Metric("monitors.detector.latest", 0.5, 1.0, {"detector": "ctr_drift"}, event_time=86_400),
-        Metric("monitors.detector.level", 0.1, 1.0, {"detector": "ctr_drift"}, event_time=86_400),
-        Metric("monitors.detector.threshold", 14.0, 1.0, {"detector": "ctr_drift"}, event_time=86_400),
-        Metric("monitors.ctr.for_days", 7.0, 1.0, event_time=86_400),
-        Metric("monitors.variant.ctr", 0.1, 1.0, {"variant": "a"}),
-    ]
-    found = {one.name: one for one in measures(records_of(**{METRICS: told}))}
-    assert set(found) == {"ctr", "ctr_drift"}
-    assert [name for name, _ in found["ctr"].others] == ["baseline", "low threshold"]
-    assert [name for name, _ in found["ctr_drift"].others] == ["level"]
-    table = charts.series_table([("value", found["ctr"].values), *found["ctr"].others], time="event")
-    assert table.column("value").to_pylist() == [0.03, 0.04, 0.034]
-    assert set(table.column("t").to_pylist()) == {86_400_000.0}
-
-
-def test_alerts_say_what_was_measured() -> None:
-    alert = Alert("ctr", "critical", "threshold", {"ctr": {"value": 0.02, "baseline": 0.03, "n": 2_531}}, 86_400)
-    (row,) = alert_rows(records_of(**{ALERTS: [alert]}), now=7.0)
-    assert row == ["1970-01-02", "ctr", "critical", "threshold", "0.02, baseline 0.03, n 2,531", "2.0 s ago"]
 
 
 def slate(i: int, variant: str, clicks: int, user_id: int) -> Feedback:
@@ -237,36 +180,10 @@ def test_importance_is_that_of_what_the_model_reads() -> None:
     assert {one.name: one.fall.value for one in found}["order of ratings"] == pytest.approx(0, abs=0.02)
 
 
-def test_thinning_keeps_what_is_shown_and_the_end() -> None:
-    t = np.arange(1_000.0)
-    shown, _ = charts.thinned(t, t)
-    assert len(shown) <= 241
-    assert shown[-1] == 999
-
-
-@pytest.mark.parametrize(
-    "spec",
-    [
-        charts.wall_lines("a", "b"),
-        charts.event_lines("a", "b"),
-        charts.interval_band("a", "b"),
-        charts.intervals("a", "b"),
-        charts.bars("a", "b"),
-        charts.learning_curves("a", "b"),
-    ],
-)
-def test_every_axis_has_its_unit_and_every_chart_a_description(spec: dict[str, object]) -> None:
-    text = str(spec)
-    assert "'title': 'b'" in text
-    assert spec["description"]
-
-
 def test_ages_are_told_in_words_that_fit() -> None:
     assert [age_text(s) for s in (-1, 9.94, 119, 121)] == ["0.0 s ago", "9.9 s ago", "119 s ago", "2 min ago"]
 
 
 def test_histories_that_are_empty_have_no_window() -> None:
     assert len(window_of([history()], 0, 10)) == 0
-    assert len(window_of([history(1, 2)], 100, 200)) == 0, "nothing was rated before it"
-    assert len(window_of([history(1, 2)], 101, 200)) == 1
     assert isinstance(window_of([], 0, 10).before, Histories)
