@@ -69,19 +69,25 @@ def _time(title: str, *, utc: bool) -> alt.X:
 def inked(spec: Spec, ink: str) -> Spec:
     """The chart with its writing and its grid in a colour that can be read on the ground it stands on."""
     config = spec["config"]
-    lines = {"gridColor": ink, "gridOpacity": 0.28, "domainColor": ink, "tickColor": ink}
+    lines = {"gridColor": ink, "gridOpacity": 0.2, "domainColor": ink, "tickColor": ink}
     axis = config["axis"] | lines | {"labelColor": ink, "titleColor": ink}
-    return spec | {"config": config | {"axis": axis, "legend": config["legend"] | {"labelColor": ink}}}
+    return spec | {
+        "config": config | {"background": "transparent", "axis": axis, "legend": config["legend"] | {"labelColor": ink}}
+    }
 
 
 def _lone(chart: Any) -> Any:
     """Of lines of a single value, which no line can show, the point."""
     points = chart.transform_joinaggregate(n="count()", groupby=["series"]).transform_filter("datum.n == 1")
-    return points.mark_point(filled=True, size=40, opacity=1)
+    return points.mark_point(filled=True, size=40, opacity=1, aria=False)  # mostly there are none
 
 
 def _series(shown: bool = True) -> tuple[alt.Color, alt.StrokeDash]:
-    legend = alt.Legend(orient="top", title=None, labelLimit=150, columns=2) if shown else None
+    legend = (
+        alt.Legend(orient="top", title=None, labelLimit=150, columns=2, symbolType="stroke", symbolStrokeWidth=2.5)
+        if shown
+        else None
+    )
     return (
         alt.Color("series:N", scale=alt.Scale(range=list(PALETTE)), legend=legend, sort=None),
         alt.StrokeDash("series:N", scale=alt.Scale(range=[list(dash) for dash in _DASHES]), legend=legend, sort=None),
@@ -93,7 +99,7 @@ def wall_lines(title: str, unit: str, legend: bool = True) -> Spec:
     """Series over wall time; columns t (ms since the epoch), value, series."""
     color, dash = _series(legend)
     base = alt.Chart(alt.NamedData("live"))
-    y = alt.Y("value:Q", title=unit, scale=alt.Scale(zero=True, nice=True), axis=alt.Axis(tickCount=4, format="~g"))
+    y = alt.Y("value:Q", title=unit, scale=alt.Scale(zero=True, nice=True), axis=alt.Axis(tickCount=4, format=",.3~r"))
     tooltip = [
         alt.Tooltip("series:N"),
         alt.Tooltip("value:Q", format=",.4~g", title=unit),

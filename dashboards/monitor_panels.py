@@ -58,13 +58,12 @@ def _in_words(drifts: tuple[InjectedDrift, ...]) -> str:
 
 
 def _measure(live: Live, measure: Measure, drifts: tuple[InjectedDrift, ...]) -> None:
-    name = measure.name.replace("_", " ")
-    title(f"{name}, made-up users" if measure.simulated else name, day(measure.event_time))
+    title(measure.title, day(measure.event_time))
     rows = charts.series_table(measure.lines, time="event").to_pylist()
     rows += drift_marks(drifts) + alert_marks(live.subscriber.records.recent(ALERTS), measure.name)
     chart(
         charts.rows_table(rows, ("t", "value", "series", "kind")),
-        charts.event_lines(name, measure.unit),
+        charts.event_lines(measure.title, measure.unit),
         height=200,
         key=f"measure_{measure.name}",
     )

@@ -29,6 +29,7 @@ _UNITS = {
     "new_item_share": "share of a day's movies",
 }
 _OF_THE_AGENT = {"closed", "held", "throughput", "lag", "days", "store_errors", "transactions", "latency_ms"}
+_ACRONYMS = {"ctr", "rmse", "ndcg", "kl"}
 _DETECTOR = "detector."
 
 
@@ -44,6 +45,12 @@ class Measure:
     lines: list[tuple[str, Series]]
     about: str = ""
     simulated: bool = False
+
+    @property
+    def title(self) -> str:
+        """Its name in words."""
+        words = " ".join(word.upper() if word in _ACRONYMS else word for word in self.name.split("_"))
+        return f"{words}, made-up users" if self.simulated else words
 
     @property
     def event_time(self) -> int:

@@ -26,8 +26,8 @@ def test_measures_stand_beside_their_thresholds() -> None:
     metrics = [
         told("ctr", 0.03), told("ctr.baseline", 0.04), told("ctr.threshold", 0.034, bound="low"),
         told("ctr.for_days", 7), told("ctr.breached_closes", 3), told("volume", 5),
-        told("volume.threshold", 4, bound="low"), told("volume.threshold", 9, bound="high"), told("volume.breached_closes", 0),
-        told("volume.for_days", 1),
+        told("volume.threshold", 4, bound="low"), told("volume.threshold", 9, bound="high"),
+        told("volume.breached_closes", 0), told("volume.for_days", 1),
         told("closed", DAY), told("variant.ctr", 0.1, variant="a"), told("rmse.baseline", 0.9),
     ]  # fmt: skip
     ctr, volume = measures(records_of(METRICS, *metrics))
@@ -60,7 +60,7 @@ def test_detectors_stand_beside_what_they_fire_at() -> None:
 
 def test_what_made_up_users_did_is_called_that() -> None:
     ctr, rmse = measures(records_of(METRICS, told("ctr", 0.3, simulated="true"), told("rmse", 0.9)))
-    assert (ctr.simulated, rmse.simulated) == (True, False)
+    assert (ctr.title, rmse.title) == ("CTR, made-up users", "RMSE")
 
 
 def test_alerts_say_what_was_measured() -> None:
