@@ -160,6 +160,9 @@ def _trend_panel(live: Live) -> None:
     store, now = live.store, live.now()
     with panel("trending", f"Trending movies, last {TREND_DAYS} event days", store.at or None, now):
         rows = trending(store)
+        if not rows and store.state == "away":
+            empty("The store cannot be read for now", store.problem)
+            return
         if not rows:
             empty("Nothing rated yet", "The list comes from the feature store.", "streamlens worker")
             return

@@ -10,7 +10,7 @@ import streamlit as st
 
 from dashboards.list_panels import known_ratings, latency_panel, rated_next, why_panel
 from dashboards.live import Live, NoRun, current_live
-from dashboards.panels import day, empty, head, note, number, pill
+from dashboards.panels import blank, day, empty, head, note, number, pill
 from dashboards.posters import poster, shelf_html
 from dashboards.production_figures import titled
 from dashboards.publishing import publish_ratings
@@ -78,7 +78,7 @@ def _ready(live: Live) -> Recommending | Lacking:
 @st.fragment(run_every=2)
 def _wait(lacking: Lacking) -> None:
     """Say what is lacking until it is there, or something else is lacking; then the page is drawn anew."""
-    empty(lacking.title, lacking.text, lacking.command)
+    blank(lacking.title, lacking.text, [lacking.command] if lacking.command else [])
     live = current_live()
     if isinstance(live, NoRun) or _ready(live) != lacking:
         st.rerun()

@@ -1,4 +1,4 @@
-"""The pages of a run that lies on a real broker and a real PostgreSQL: all of them, and what they say of its absence."""
+"""The pages of a run that lies on a real broker and a real PostgreSQL: all of them, and what they say without it."""
 
 from __future__ import annotations
 
