@@ -54,7 +54,7 @@ def _described(chart: Any, description: str) -> Spec:
     made["config"] |= {
         "padding": {"left": 2, "right": 14, "top": 2, "bottom": 2},
         "axis": {"titlePadding": 6, "titleFontSize": 11.5, "labelFontSize": 11.5},
-        "legend": {"offset": 2, "labelFontSize": 11.5, "symbolSize": 80},
+        "legend": {"offset": 2, "labelFontSize": 11.5, "symbolSize": 300},
     }
     return made
 
@@ -77,9 +77,9 @@ def inked(spec: Spec, ink: str) -> Spec:
 
 
 def _lone(chart: Any) -> Any:
-    """Of lines of a single value, which no line can show, the point."""
+    """Of lines of a single value, which no line can show, the point. A layer without marks must not be announced."""
     points = chart.transform_joinaggregate(n="count()", groupby=["series"]).transform_filter("datum.n == 1")
-    return points.mark_point(filled=True, size=40, opacity=1, aria=False)  # mostly there are none
+    return points.mark_point(filled=True, size=40, opacity=1, aria=False)
 
 
 def _series(shown: bool = True) -> tuple[alt.Color, alt.StrokeDash]:
@@ -133,12 +133,12 @@ def event_lines(title: str, unit: str) -> Spec:
     points = _lone(told).encode(x=x, y=y, color=color, tooltip=tooltip)
     injected = (
         base.transform_filter(alt.datum.kind == "injected")
-        .mark_rule(color=PALETTE[4], strokeDash=[3, 3], strokeWidth=2)
+        .mark_rule(color=PALETTE[4], strokeDash=[3, 3], strokeWidth=2, aria=False)
         .encode(x="t:T", tooltip=[alt.Tooltip("series:N", title="injected")])
     )
     alerts = (
         base.transform_filter(alt.datum.kind == "alert")
-        .mark_point(shape="triangle-up", filled=True, size=90, color=PALETTE[1], yOffset=-6)
+        .mark_point(shape="triangle-up", filled=True, size=90, color=PALETTE[1], yOffset=-6, aria=False)
         .encode(x="t:T", y=alt.value(_HEIGHT), tooltip=[alt.Tooltip("series:N", title="alert")])
     )
     return _described(lines + points + injected + alerts, f"{title} over event time, in {unit}")

@@ -31,6 +31,7 @@ def records_of(*metrics: Metric) -> LiveRecords:
         (list(range(100)), 100.0, 1.0),
         ([0.0], 50.0, 0.1),
         ([99.0], 100.0, 1.0),
+        (list(range(62)), 61.0, 1.0),  # the part that runs counts neither way
         (list(range(100)), 10_000.0, 0.0),  # too long ago
         ([0.0, *range(900, 1_000)], 1_000.0, 1.0),  # from the first one in the window on
     ],
@@ -51,6 +52,12 @@ def test_workers_of_one_role_are_a_row_each() -> None:
     told = [*beats(range(80), "1"), *beats(range(80), "2"), *beats(range(20), "3"), *beats(range(40, 80), "4")]
     rows = process_rows(records_of(*told), now=80.0)
     assert [(row.pid, row.available) for row in rows] == [("1", 1.0), ("2", 1.0), ("4", 0.75)]
+
+
+def test_whoever_fell_silent_last_is_the_one_who_is_replaced() -> None:
+    told = [*beats(range(20), "1"), *beats(range(40), "2"), *beats(range(60, 80), "3")]
+    rows = process_rows(records_of(*told), now=80.0)
+    assert [(row.pid, row.available) for row in rows] == [("1", 0.25), ("3", 0.75)]
 
 
 def test_one_that_fell_silent_is_missed() -> None:
