@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
+from itertools import count
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -15,6 +17,7 @@ from dashboards.live import Live
 from dashboards.publishing import ask_replayer, publish_ratings, replay_letter
 from dashboards.run_target import Pointer, find_run
 from featurestore.reader import FeatureReader
+from streams.bus import Bus
 from streams.deadletter_replay import Outcome
 from streams.deadletters import letters_page
 from streams.errors import ConfigError
@@ -62,20 +65,32 @@ def test_ratings_carry_the_runs_event_time_and_wait_for_it(run: RunFolder, live:
     assert second.event_id == (first.event_id or 0) + 1
 
 
-def test_ratings_of_many_at_once_go_out_in_the_order_of_their_ids(run: RunFolder, live: Live) -> None:
+def test_ratings_of_two_at_once_go_out_in_the_order_of_their_ids(
+    run: RunFolder, live: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Whoever overtook another of its source on a partition would make it a duplicate: nothing may be lost."""
     finished(work_until(run, N))
     until(lambda: live.event_time > 0, "the run's event time")
-    stars = [(movie, 4.0) for movie in range(1, 6)]
-    people = [threading.Thread(target=publish_ratings, args=(live, 1_000_000 + i, stars)) for i in range(12)]
+    submit, second_is_out, calls = live.subscriber.submit, threading.Event(), count()
+
+    def first_is_slow(work: Callable[[Bus], Awaitable[Any]]) -> Any:
+        if next(calls) == 0:
+            second_is_out.wait(0.5)  # for as long as the other one may overtake
+            return submit(work)
+        done = submit(work)
+        second_is_out.set()
+        return done
+
+    monkeypatch.setattr(live.subscriber, "submit", first_is_slow)
+    people = [threading.Thread(target=publish_ratings, args=(live, 1_000_000, [(m, 4.0)])) for m in range(2)]
     for one in people:
         one.start()
     for one in people:
         one.join(30)
-    assert len(given_here(run)) == 60
-    finished(work_until(run, N + 60))
+    assert [rating.event_id for rating in given_here(run)] == [1, 2]
+    finished(work_until(run, N + 2))
     with FeatureReader(run.store_url) as reader:
-        assert [len(reader.history(1_000_000 + i)) for i in range(12)] == [5] * 12
+        assert len(reader.history(1_000_000)) == 2
 
 
 def test_one_dead_letter_is_replayed_and_no_other(run: RunFolder, live: Live) -> None:
