@@ -139,7 +139,7 @@ def event_lines(title: str, unit: str) -> Spec:
     alerts = (
         base.transform_filter(alt.datum.kind == "alert")
         .mark_point(shape="triangle-up", filled=True, size=90, color=PALETTE[1], yOffset=-6, aria=False)
-        .encode(x="t:T", y=alt.value(_HEIGHT), tooltip=[alt.Tooltip("series:N", title="alert")])
+        .encode(x="t:T", y=alt.value("height"), tooltip=[alt.Tooltip("series:N", title="alert")])
     )
     return _described(lines + points + injected + alerts, f"{title} over event time, in {unit}")
 

@@ -148,3 +148,8 @@ def test_thinning_keeps_what_is_shown_and_the_end() -> None:
     assert shown[-1] == 999
     longer, _ = charts.thinned(np.arange(1_003.0), np.arange(1_003.0))
     assert set(shown[:-1]) <= set(longer)
+
+
+def test_alerts_stand_on_the_axis_however_high_the_chart_is_drawn() -> None:
+    marks = [layer for layer in SPECS["event_lines"]["layer"] if layer["mark"].get("shape") == "triangle-up"]
+    assert [layer["encoding"]["y"] for layer in marks] == [{"value": "height"}]
