@@ -100,7 +100,7 @@ class Supervisor:
 
     async def step(self) -> bool:
         """Run the next job, where one can be; True where one was. The trainer's partition is held."""
-        progress = await asyncio.to_thread(progress_of, self.options)
+        progress = await self._thread.patiently(progress_of, self.options)
         if progress is None:
             return False
         settled, decided = (find(self.options.lateness_s) for find in (progress.settled, progress.decided))
@@ -113,7 +113,9 @@ class Supervisor:
             await self._answer(job)
             return True
         self.waiting_for = self._not_yet(progress, {job.id for job in all_jobs if job.state in FINAL})
-        self.idle_at_end = progress.ended and not self.waiting_for and not await self._thread.run(self._store.outbox)
+        self.idle_at_end = (
+            progress.ended and not self.waiting_for and not await self._thread.patiently(self._store.outbox)
+        )
         return False
 
     def _not_yet(self, progress: Progress, answered: set[str]) -> str:
@@ -161,13 +163,13 @@ class Supervisor:
         if job.kind != "shadow" or job.ready or job.since is None or settled <= job.event_time:
             return job
         least = self.options.gates.shadow_min_slates
-        n_ratings = await asyncio.to_thread(
+        n_ratings = await self._thread.patiently(
             ratings_since, self.options.store_url, job.since // DAY_S, settled // DAY_S + 1
         )
         counted = self._counted.setdefault(job.id, _Counted(0, 0))
         times = _NO_TIMES
         if counted.slates + n_ratings - counted.ratings >= least:  # a rating makes one slate at most
-            times = await asyncio.to_thread(slates_since, self.options.store_url, job.since, settled)
+            times = await self._thread.patiently(slates_since, self.options.store_url, job.since, settled)
             counted.slates, counted.ratings = len(times), n_ratings
         looked = shadow_checked(job, times, least, settled, self.options.train_delay_s)
         if looked != job:

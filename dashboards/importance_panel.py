@@ -7,7 +7,7 @@ import streamlit as st
 from dashboards import charts
 from dashboards.feature_importance import Importance, importances, window_of
 from dashboards.live import Live, shown_live
-from dashboards.panels import Tile, day, empty, note, number, tiles, title
+from dashboards.panels import Tile, chart, day, empty, note, number, tiles, title
 from dashboards.versions_panel import registry_of
 from models.registry import Version
 from models.versions import Validation
@@ -65,7 +65,7 @@ def _importances(
         {"name": one.name, "value": one.fall.value, "low": one.fall.low, "high": one.fall.high, "series": "fall"}
         for one in found
     ]
-    st.vega_lite_chart(
+    chart(
         charts.rows_table(rows, ("name", "value", "low", "high", "series")),
         charts.intervals("Importance", "NDCG@10 lost when shuffled"),
         height=110 + 24 * len(rows),

@@ -18,7 +18,7 @@ _SEVERITY = {"critical": "bad", "schedule": "warn"}
 
 def alerts_panel(live: Live) -> None:
     records, now = live.subscriber.records, live.now()
-    with panel("alerts", "Alerts", records.published(ALERTS), now, stale_after_s=None):
+    with panel("alerts", "Alerts", records.published(ALERTS), now, stale_after_s=None, heard=live.subscriber.heard_at):
         rows = alert_rows(records, now)
         if not rows:
             empty("None", "Rules and detectors tell here when they begin to fire.")

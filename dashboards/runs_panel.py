@@ -6,7 +6,7 @@ import streamlit as st
 
 from dashboards import charts
 from dashboards.live import shown_live
-from dashboards.panels import empty, title
+from dashboards.panels import chart, empty, title
 from dashboards.registry_figures import Run, epoch_rows, experiment_rows, read_runs
 
 __all__ = ["runs_panel"]
@@ -36,7 +36,7 @@ def runs_panel() -> None:
             return
         measure = st.segmented_control("Measure of the run", names, default=names[0], key="run_measure") or names[0]
         rows = experiment_rows(chosen, measure)
-        st.vega_lite_chart(
+        chart(
             charts.rows_table(rows, ("name", "value", "low", "high", "series")),
             charts.intervals("Experiment", measure),
             height=110 + 22 * len(rows),
@@ -51,7 +51,7 @@ def _curves(chosen: Run) -> None:
             title(f"Learning curve: {name}")
             epochs = epoch_rows(chosen, name)
             if epochs:
-                st.vega_lite_chart(
+                chart(
                     charts.rows_table(epochs, ("epoch", "value", "series")),
                     charts.learning_curves(name, name),
                     height=190,

@@ -8,7 +8,7 @@ import streamlit as st
 
 from dashboards import charts
 from dashboards.live import Live, shown_live
-from dashboards.panels import Tile, day, empty, note, number, panel, pill, table, tiles
+from dashboards.panels import Tile, chart, day, empty, note, number, panel, pill, table, tiles
 from dashboards.registry_figures import changed_at, comparison_rows, measures_of
 from dashboards.registry_view import RegistryView, read_registry
 from models.registry import Version
@@ -123,7 +123,7 @@ def comparison_panel() -> None:
             return
         measure = st.segmented_control("Measure", names, default=names[0], key="measure") or names[0]
         rows = comparison_rows(view, measure, newest=_COMPARED)
-        st.vega_lite_chart(
+        chart(
             charts.rows_table(rows, ("name", "value", "low", "high", "series")),
             charts.intervals("Versions", measure),
             height=110 + 24 * len(rows),

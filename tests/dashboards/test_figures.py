@@ -7,9 +7,8 @@ from datetime import UTC, datetime
 import numpy as np
 import pytest
 
-from dashboards.engineering_page import window_of
 from dashboards.experiment_figures import control_of, difference, over_time, variants_of, wilson
-from dashboards.feature_importance import importances
+from dashboards.feature_importance import importances, window_of
 from dashboards.live_records import LiveRecords
 from dashboards.panels import age_text
 from dashboards.posters import poster, shelf_html
@@ -186,4 +185,6 @@ def test_ages_are_told_in_words_that_fit() -> None:
 
 def test_histories_that_are_empty_have_no_window() -> None:
     assert len(window_of([history()], 0, 10)) == 0
+    assert len(window_of([history(1, 2)], 100, 200)) == 0, "nothing was rated before it"
+    assert len(window_of([history(1, 2)], 101, 200)) == 1
     assert isinstance(window_of([], 0, 10).before, Histories)

@@ -2,29 +2,20 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
-from typing import Any
 
 import msgspec
 import pytest
 
 from streams.events import CONTROL, DAY_S, FEEDBACK, RATINGS, Feedback
-from tests.dashboards.browser import PAGES, PHONE, WIDE, dashboard, figure, keep, show, until
+from tests.dashboards.browser import dashboard, figure, show, until
 from tests.dashboards.conftest import Prepared
 from tests.dashboards.runs import finished, publish, values
 
 pytest.importorskip("playwright", reason="pip install --group dev")
 pytest.importorskip("streamlit", reason="pip install 'streamlens[pages]'")
 
-from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page
-
-_DRAWN = """() => !document.querySelector('[data-testid="stSkeleton"], [data-stale="true"]')
-  && [...document.querySelectorAll('[data-testid="stVegaLiteChart"]')].every(c => c.querySelector('svg, canvas'))"""
-"""Charts are drawn after everything else."""
-_NOISE = re.compile(r"_stcore|/(component|media)/|status of 404")
-"""Streamlit asks for its own endpoints below the page's path first, and is told 404."""
 
 
 @pytest.fixture(scope="module")
@@ -98,34 +89,3 @@ def test_the_replayer_is_asked_to_pause(page: Page, address: str, prepared: Prep
     until(lambda: len(finished(values(prepared.run, CONTROL))) == 1, "the request")
     (request,) = map(msgspec.json.decode, finished(values(prepared.run, CONTROL)))
     assert (request["run"], request["action"]) == (prepared.run.run_id, "pause")
-
-
-@pytest.mark.parametrize("name", PAGES)
-def test_a_page_is_sound_readable_and_quiet(page: Page, address: str, name: str) -> None:
-    errors: list[str] = []
-    asked: list[str] = []
-    page.on("console", lambda said: errors.append(said.text) if said.type == "error" else None)
-    page.on("pageerror", lambda error: errors.append(str(error)))
-    page.on("request", lambda one: asked.append(one.url))
-    for (width, height), scheme in ((WIDE, "light"), (WIDE, "dark"), (PHONE, "light")):
-        page.set_viewport_size({"width": width, "height": height})
-        page.emulate_media(color_scheme="dark" if scheme == "dark" else "light")
-        show(page, address, name)
-        page.locator("[data-panel], .sl-shelf").first.wait_for(timeout=20_000)
-        page.wait_for_function(_DRAWN, timeout=20_000)
-        assert page.locator('[data-testid="stException"]').count() == 0
-        wider = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
-        assert wider <= 0, f"{name} at {width} px is wider than the screen"
-        if (width, height) == WIDE:
-            assert [fault for fault in _faults(page) if fault["impact"] in ("serious", "critical")] == []
-        keep(page, f"{name}-{width}-{scheme}", width)
-    assert [text for text in errors if not _NOISE.search(text)] == []
-    assert [url for url in asked if not url.startswith((address, "ws", "data:", "blob:"))] == []
-
-
-def _faults(page: Page) -> list[dict[str, Any]]:
-    found = Axe().run(page, context={"exclude": [[".stAppHeader"]]}).response["violations"]
-    return [
-        {"id": one["id"], "impact": one["impact"], "where": [node["html"][:300] for node in one["nodes"][:3]]}
-        for one in found
-    ]
