@@ -21,7 +21,7 @@ from agents.training_supervisor import Supervisor
 from featurestore.schema import applied
 from models.training import Recipe, train_version
 from streams.bus import open_bus
-from streams.errors import GroupBusy
+from streams.errors import GroupBusy, StoreUnavailable
 from streams.events import DAY_S, DEADLETTER, MODELS, RATINGS, RETRAIN, DeadLetter, ModelEvent
 from streams.testing import collect
 from tests.agents.trainer_place import INITIAL, QUIET, build_store, decisions, place, plant, stored
@@ -58,6 +58,35 @@ async def test_from_the_first_champion_to_a_better_one_that_is_kept(place: Workp
     rating = [place.registry.newest(beside, at) for at in (TRAINING_END, T + DAY_S - 1, T + DAY_S)]
     assert [version.manifest.as_of if version else None for version in rating] == [TRAINING_END, TRAINING_END, T]
     assert not any((place.folder / "jobs").iterdir()), "folders of jobs that are done were left"
+
+
+async def test_a_store_that_is_away_for_a_moment_is_waited_for(
+    place: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each of those that the trainer reads."""
+    away: Counter[str] = Counter()
+
+    def first_away(name: str) -> None:
+        read = getattr(training_supervisor, name)
+
+        def tried(*args: object) -> object:
+            away[name] += 1
+            if away[name] == 1:
+                raise StoreUnavailable("database is locked")
+            return read(*args)
+
+        monkeypatch.setattr(training_supervisor, name, tried)
+
+    for name in ("progress_of", "ratings_since", "slates_since"):
+        first_away(name)
+    await place.work(retrain_event("e1"), kinds=("popularity",), rating_model="decayed-popularity")
+    assert {job.id: job.state for job in place.jobs.values()} == {
+        INITIAL: "promoted",
+        "e1": "promoted",
+        "e1/shadow": "done",
+    }
+    assert min(away.values()) > 1
+    assert len(away) == 3
 
 
 async def test_what_is_no_better_is_rejected_with_the_reason(place: Workplace) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import psycopg
@@ -18,6 +20,7 @@ from streams.testing import unique_prefix
 from tests.local_postgres import LocalPostgres
 from tests.stores import PostgresStores
 
+PROGRAM = (sys.executable, "-m", "streamlens")
 SECRET = "s3cret"  # the server asks for none
 
 
@@ -67,15 +70,18 @@ async def test_a_worker_whose_server_stays_away_ends_with_exit_code_3_and_the_ne
     server = LocalPostgres()
     try:
         monkeypatch.setenv("STREAMLENS_FEATURES_STORE_PATIENCE_S", "2")
-        data = ("--data", "synthetic:ratings=4000", "--week", "1", "--start", "1990-01-01", "--rate", "1000")
+        data = ("--data", "synthetic:ratings=4000", "--week", "1", "--start", "1990-01-01", "--rate", "400")
         async with asyncio.timeout(120), running("replay", tmp_path / "replay.log", "replay", *data) as replayer:
             while not (found := current_run(Path("var"))):  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
+            # Ratings have to come once the server is away: a worker without any would not notice.
+            await asyncio.to_thread(subprocess.run, [*PROGRAM, "control", "pause"], check=True)
             store_url = f"{server.url}?schema=run_{found.run_id}"
             async with running("worker", tmp_path / "worker.log", "worker", "--store", store_url) as worker:
                 while "ratings" not in worker.log.read_text():  # noqa: ASYNC110
                     await asyncio.sleep(0.05)
                 await asyncio.to_thread(server.stop)
+                await asyncio.to_thread(subprocess.run, [*PROGRAM, "control", "resume"], check=True)
                 assert await worker.process.wait() == 3
             last = worker.log.read_text().splitlines()[-1]
             assert last.startswith(f"streamlens: feature store {store_url}: "), last
