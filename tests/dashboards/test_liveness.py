@@ -51,7 +51,7 @@ def test_the_pages_wait_for_a_run_and_follow_to_the_next(page: Page, address: st
     finished(replay(following, 0, 70))
     finished(work_until(following, 70))
     until(lambda: (run_shown(page), figure(page, "applied")) == (following.run_id, "70"), "those of the next")
-    assert standing(page) in ("live", "worker silent")
+    until(lambda: standing(page) in ("live", "worker silent"), "the log of the next")
 
 
 def test_figures_move_turn_stale_and_come_back_for_everybody(browser: Browser, address: str, var: Path) -> None:

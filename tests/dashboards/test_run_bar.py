@@ -32,6 +32,8 @@ def told(name: str, value: float, age_s: float) -> Metric:
     [
         ("live", {}),
         ("bus away", {"connection": Connection(False, NOW - 20, "refused"), "heard_at": NOW - 20}),
+        ("connecting", {"connection": Connection(False, NOW - 4), "heard_at": 0.0}),
+        ("bus away", {"connection": Connection(False, NOW - 5), "heard_at": 0.0}),
         ("bus silent", {"heard_at": NOW - 6}),
         ("store away", {"store": replace(THERE, state="away", problem="locked")}),
         ("no features yet", {"store": StoreView(state="missing")}),
