@@ -24,7 +24,7 @@ from models.registry import Registry, Version
 from models.versions import Manifest, write_manifest
 from streams.batch import decode_ratings
 from streams.bus import OffsetRange, TopicInfo
-from streams.events import DAY_S, Rating, Tick
+from streams.events import DAY_S, FEEDBACK, IMPRESSIONS, Feedback, Rating, Slate, Tick
 from streams.records import RecordBatch, TopicPartition
 
 T0 = 1_000_080_000 // DAY_S * DAY_S
@@ -39,6 +39,8 @@ EXPERIMENT = Experiment(
 DONE = Progress(monitors_closed=END, initial="done")
 
 Record = Rating | Tick
+Published = dict[tuple[str, int], list[bytes]]
+"""Records by topic and partition."""
 
 
 def ratings_of_world(seed: int = 0, *, late: int = 8) -> list[Rating]:
@@ -183,9 +185,39 @@ def run_out(steps: LoopSteps) -> None:
         pass
 
 
-def published(steps: LoopSteps) -> dict[tuple[str, int], list[bytes]]:
+def published(steps: LoopSteps) -> Published:
     """All that lies in the outbox, by topic and partition; it stays there."""
-    found: dict[tuple[str, int], list[bytes]] = {}
+    found: Published = {}
     for row in steps.writer.outgoing(1 << 40):
         found.setdefault((row.topic, row.partition), []).extend(row.lines.split(b"\n"))
     return found
+
+
+def in_one_go(world: World) -> Published:
+    """What the run gives undisturbed."""
+    world.apply_features()
+    steps = world.loop()
+    steps.offer(batches_of(world.log, 1_000))
+    run_out(steps)
+    assert not steps.waits
+    return published(steps)
+
+
+def slates_of(found: Published) -> list[Slate]:
+    records = [
+        msgspec.json.decode(line, type=Slate | Tick)
+        for (topic, _), lines in found.items()
+        if topic == IMPRESSIONS
+        for line in lines
+    ]
+    return [record for record in records if isinstance(record, Slate)]
+
+
+def feedback_of(found: Published) -> list[Feedback]:
+    records = [
+        msgspec.json.decode(line, type=Feedback | Tick)
+        for (topic, _), lines in found.items()
+        if topic == FEEDBACK
+        for line in lines
+    ]
+    return [record for record in records if isinstance(record, Feedback)]

@@ -2,64 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import replace
 from itertools import count
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import numpy as np
 import pytest
 
 from agents import slate_lists
-from agents.alignment import NO_CHAMPION, Gate, Progress
-from agents.loop_steps import LoopSteps
 from agents.tally import Tally
 from featurestore.features import History
 from featurestore.reader import FeatureReader
 from models.interactions import Histories
 from models.slates import SESSION_GAP_S, clicked_slates, find_sessions
-from streams.errors import StoreUnavailable
-from streams.events import DAY_S, FEEDBACK, IMPRESSIONS, Feedback, Rating, Slate, Tick
+from streams.events import DAY_S, IMPRESSIONS, Rating, Tick
 from tests.agents.loop_world import (
-    DONE,
     EXPERIMENT,
     LIVE,
     LOG,
     N_USERS,
+    Published,
     World,
-    add_model,
     batches_of,
+    feedback_of,
+    in_one_go,
     published,
     ranges_of,
     ratings_of_world,
     run_out,
-    unread,
+    slates_of,
 )
-
-Published = dict[tuple[str, int], list[bytes]]
-
-
-def slates_of(found: Published) -> list[Slate]:
-    records = [
-        msgspec.json.decode(line, type=Slate | Tick)
-        for (topic, _), lines in found.items()
-        if topic == IMPRESSIONS
-        for line in lines
-    ]
-    return [record for record in records if isinstance(record, Slate)]
-
-
-def feedback_of(found: Published) -> list[Feedback]:
-    records = [
-        msgspec.json.decode(line, type=Feedback | Tick)
-        for (topic, _), lines in found.items()
-        if topic == FEEDBACK
-        for line in lines
-    ]
-    return [record for record in records if isinstance(record, Feedback)]
 
 
 @pytest.fixture
@@ -71,15 +43,6 @@ def world(tmp_path: Path) -> World:
 def expected(tmp_path_factory: pytest.TempPathFactory) -> Published:
     """What the run gives in one go."""
     return in_one_go(World(tmp_path_factory.mktemp("expected") / "run"))
-
-
-def in_one_go(world: World) -> Published:
-    world.apply_features()
-    steps = world.loop()
-    steps.offer(batches_of(world.log, 1_000))
-    run_out(steps)
-    assert not steps.waits
-    return published(steps)
 
 
 def test_the_run_shows_what_it_should(expected: Published, world: World) -> None:
@@ -230,121 +193,6 @@ def test_features_may_be_just_ahead_or_far_ahead(world: World, expected: Publish
     assert published(steps) == expected
 
 
-class Killed(Exception):
-    """As a process that is gone: nothing of its memory is left."""
-
-
-def killed(*_: object, **__: object) -> Any:
-    raise Killed
-
-
-def _before_lists(steps: LoopSteps, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(steps, "_make_lists", killed)
-
-
-def _before_commit(steps: LoopSteps, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(steps.writer, "commit_step", killed)
-
-
-def _in_the_transaction(steps: LoopSteps, monkeypatch: pytest.MonkeyPatch) -> None:
-    execute_many = steps.writer.database.execute_many
-
-    def until_outgoing(sql: str, rows: Any) -> None:
-        if "INTO outgoing" in sql:
-            raise Killed
-        execute_many(sql, rows)
-
-    monkeypatch.setattr(steps.writer.database, "execute_many", until_outgoing)
-
-
-def _after_commit(steps: LoopSteps, monkeypatch: pytest.MonkeyPatch) -> None:
-    commit = steps.writer.commit_step
-
-    def commit_and_die(*arguments: Any) -> bool:
-        commit(*arguments)
-        raise Killed
-
-    monkeypatch.setattr(steps.writer, "commit_step", commit_and_die)
-
-
-@pytest.mark.parametrize("where", [_before_lists, _before_commit, _in_the_transaction, _after_commit])
-@pytest.mark.parametrize("every", [1, 3])
-def test_killed_anywhere_and_started_again_it_gives_the_same(
-    world: World,
-    expected: Published,
-    where: Callable[[LoopSteps, pytest.MonkeyPatch], None],
-    every: int,
-) -> None:
-    world.apply_features()
-    for _ in range(400):
-        steps = world.loop(records_at_once=40)
-        left = unread(world.log, steps, 25)
-        if not left:
-            break
-        steps.offer(left)
-        for _ in range(every):
-            steps.advance()
-        with pytest.MonkeyPatch.context() as patched:
-            where(steps, patched)
-            with suppress(Killed):
-                steps.advance()
-        steps.close()
-    assert not left
-    assert published(steps) == expected
-
-
-def test_a_step_that_failed_is_made_again(world: World, expected: Published, monkeypatch: pytest.MonkeyPatch) -> None:
-    world.apply_features()
-    steps = world.loop(records_at_once=50)
-    steps.offer(batches_of(world.log, 30))
-    commit, failures = steps.writer.commit, iter([True, False, True, True, False] * 200)
-
-    def sometimes(*arguments: Any) -> bool:
-        if next(failures):
-            raise StoreUnavailable("disk full")
-        return commit(*arguments)
-
-    monkeypatch.setattr(steps.writer, "commit", sometimes)
-    while True:
-        try:
-            if not steps.advance():
-                break
-        except StoreUnavailable:
-            continue
-    assert published(steps) == expected
-    tallies = steps.tallies
-    assert sum(t.slates for t in tallies.values()) == len(slates_of(expected))
-    assert sum(t.clicks for t in tallies.values()) == sum(len(f.clicked) for f in feedback_of(expected))
-
-
-def test_a_commit_whose_answer_was_lost_is_not_made_twice(
-    world: World, expected: Published, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The connection broke after the commit: the writer tells False, and the records come again."""
-    world.apply_features()
-    steps = world.loop(records_at_once=50)
-    steps.offer(batches_of(world.log, 30))
-    transaction = steps.writer.database.transaction
-    lost = iter([False, False, True] * 300)
-
-    @contextmanager
-    def losing(**options: Any) -> Iterator[None]:
-        with transaction(**options):
-            yield
-        if next(lost):
-            raise StoreUnavailable("connection lost")
-
-    monkeypatch.setattr(steps.writer.database, "transaction", losing)
-    while True:
-        try:
-            if not steps.advance():
-                break
-        except StoreUnavailable:
-            continue
-    monkeypatch.undo()
-    assert published(steps) == expected
-
-
 def test_features_that_were_built_anew_are_read_anew(world: World, expected: Published, tmp_path: Path) -> None:
     batches = batches_of(world.log, 30)
     half = len(batches) // 2
@@ -387,30 +235,6 @@ def test_what_comes_after_changes_nothing_of_before(tmp_path: Path, expected: Pu
         assert shuffled[key][: len(lines)] == expected[key][: len(lines)] == lines
 
 
-# Who serves, and what is waited for
-
-
-def test_a_promotion_serves_from_its_time_on_in_every_partition(world: World, expected: Published) -> None:
-    world.apply_features()
-    due = LIVE + 5 * DAY_S
-    steps = world.loop(Gate(LIVE), records_at_once=30)
-    world.progress = replace(DONE, open_due=due, asked="run/monitors/1")
-    batches = batches_of(world.log, 40)
-    steps.offer(batches)
-    run_out(steps)
-    assert all(why.startswith("the trainer's answer to run/monitors/1") for why in steps.waits.values())
-    before = slates_of(published(steps))
-    assert before
-    assert max(s.timestamp for s in before) < due
-    newer = add_model(world.registry, "ease", "ease-1", world.ratings, due - DAY_S)
-    world.registry.promote(newer, by="trainer", why="better", effective=due)
-    world.progress = DONE
-    run_out(steps)
-    for slate in slates_of(published(steps)):
-        if slate.variant == "a":
-            assert slate.model_version == ("ease-0" if slate.timestamp < due else "ease-1")
-
-
 def test_what_was_sent_is_forgotten_and_nothing_else(world: World) -> None:
     world.apply_features()
     steps = world.loop(records_at_once=20)
@@ -420,117 +244,6 @@ def test_what_was_sent_is_forgotten_and_nothing_else(world: World) -> None:
     assert [row.id for row in rows] == sorted({row.id for row in rows})
     steps.writer.sent(rows[2:4])
     assert steps.writer.outgoing() == [*rows[:2], *rows[4:]]
-
-
-def test_one_partition_waits_and_the_other_goes_on(world: World) -> None:
-    batches = batches_of(world.log, 40)
-    world.apply_features([b for b in batches if b.partition == 1])
-    steps = world.loop()
-    steps.offer(batches)
-    run_out(steps)
-    assert steps.waits.keys() == {0}
-    assert steps.writer.cursors[1].end_of_run
-    assert (FEEDBACK, 1) in published(steps)
-
-
-@pytest.mark.parametrize(
-    ("progress", "expected"),
-    [
-        (Progress(), "first training, it has not begun"),
-        (Progress(initial="running"), "first training, it is running"),
-        (Progress(initial="done"), "the monitors to close"),
-        (Progress(initial="done", monitors_closed=LIVE - 2 * DAY_S), "the monitors to close"),
-    ],
-)
-def test_the_live_part_waits_for_its_conditions_and_the_training_part_for_none(
-    world: World, progress: Progress, expected: str
-) -> None:
-    world.apply_features()
-    world.progress = progress
-    steps = world.loop()
-    steps.offer(batches_of(world.log, 60))
-    run_out(steps)
-    assert len(steps.waits) == 2
-    assert all(expected in why for why in steps.waits.values())
-    assert not slates_of(published(steps))
-    ticks = [msgspec.json.decode(line) for line in published(steps)[IMPRESSIONS, 0]]
-    assert ticks[-1]["event_time"] == LIVE
-
-
-@pytest.mark.parametrize("size", [60, 100_000])
-def test_monitors_are_followed_a_day_behind(world: World, size: int) -> None:
-    """Also where one batch holds all days."""
-    world.apply_features()
-    steps = world.loop()
-    steps.offer(batches_of(world.log, size))
-    for day in range(10):
-        world.progress = Progress(monitors_closed=LIVE + (day - 1) * DAY_S, initial="done")
-        run_out(steps)
-        found = slates_of(published(steps))
-        assert max(s.timestamp for s in found) // DAY_S == LIVE // DAY_S + day
-    assert not steps.waits
-
-
-def test_without_a_champion_it_waits_and_says_what_makes_one(tmp_path: Path) -> None:
-    world = World(tmp_path / "run")
-    world.apply_features()
-    for file in (tmp_path / "run" / "models").glob("registry.json"):
-        file.unlink()
-    for aligned in (True, False):
-        for initial, told in (("running", ""), ("failed", "the trainer's first training failed: too few ratings")):
-            world.progress = replace(DONE, initial=initial, reason="too few ratings")
-            steps = world.loop(Gate(LIVE, aligned=aligned))
-            steps.offer(unread(world.log, steps, 60))
-            run_out(steps)
-            assert steps.no_champion == told
-            wanted = "first training, it is running" if aligned and not told else f"{NO_CHAMPION}{told and '; '}{told}"
-            assert all(wanted in why for why in steps.waits.values())
-            assert len(steps.waits) == 2
-            steps.close()
-
-
-@pytest.mark.parametrize("aligned", [True, False])
-def test_a_champion_that_a_person_makes_lets_it_go_on(world: World, aligned: bool) -> None:
-    world.apply_features()
-    (world.folder / "models" / "registry.json").unlink()
-    world.progress = replace(DONE, initial="failed")
-    steps = world.loop(Gate(LIVE, aligned=aligned))
-    steps.offer(batches_of(world.log, 60))
-    run_out(steps)
-    assert len(steps.waits) == 2
-    world.registry.promote(world.registry.get("popularity-0"), by="test", why="first")
-    run_out(steps)
-    assert not steps.waits
-    assert not steps.no_champion
-    assert {s.model_version for s in slates_of(published(steps)) if s.variant == "a"} == {"popularity-0"}
-
-
-def test_free_running_serves_who_is_champion_now(world: World) -> None:
-    """A decision holds at once, though it is meant for a later event time."""
-    world.apply_features()
-    world.progress = Progress()
-    newer = add_model(world.registry, "ease", "ease-1", world.ratings, LIVE)
-    world.registry.promote(newer, by="test", why="better", effective=LIVE + 10**9)
-    steps = world.loop(Gate(LIVE, aligned=False))
-    steps.offer(batches_of(world.log, 60))
-    run_out(steps)
-    assert {s.model_version for s in slates_of(published(steps)) if s.variant == "a"} == {"ease-1"}
-
-
-def test_a_released_partition_is_left_to_its_successor(world: World, expected: Published) -> None:
-    world.apply_features()
-    first = world.loop(records_at_once=50)
-    first.offer(batches_of(world.log, 30))
-    for _ in range(4):
-        first.advance()
-    first.release([0, 1])
-    assert not first.advance()
-    second = world.loop()
-    second.offer(unread(world.log, second, 200))
-    run_out(second)
-    assert published(second) == expected
-    assert second.writer.cursors.keys() == {tp.partition for tp in ranges_of(world.log)}
-    assert LOG.partitions == len(second.writer.cursors)
 
 
 def test_where_made_up_users_answer_the_loop_tells_slates_alone(world: World, expected: Published) -> None:

@@ -129,7 +129,7 @@ async def test_an_event_that_comes_again_after_its_answer_is_not_answered_again(
     assert (decisions(place), place.jobs["e1"].state) == (decided, "rejected")
 
 
-async def test_a_worse_model_planted_as_champion_is_rolled_back_and_the_better_one_stays(place: Workplace) -> None:
+async def test_a_worse_model_planted_as_champion_is_rolled_back(place: Workplace) -> None:
     good, bad = plant(place, "ease", "popularity")
     events = await place.work(training_end=None)
     (shadow,) = place.jobs.values()
@@ -139,6 +139,19 @@ async def test_a_worse_model_planted_as_champion_is_rolled_back_and_the_better_o
     assert decisions(place)[-1] == ("rolled back", shadow.id, shadow.due)
     at = [place.registry.champion_at(moment) for moment in (T, shadow.due - 1, shadow.due)]
     assert [version.version_id if version else None for version in at] == [bad, bad, good]
+
+
+async def test_a_better_model_planted_as_champion_is_looked_back_at_and_stays(place: Workplace) -> None:
+    _, good = plant(place, "popularity", "ease")
+    assert await place.work(training_end=None) == []
+    (shadow,) = place.jobs.values()
+    assert (shadow.kind, shadow.state, shadow.version_id) == ("shadow", "done", good)
+    assert shadow.reason.startswith("kept")
+    assert shadow.metrics["difference"][1] > 0
+    serving = place.registry.champion_at(END)
+    assert serving is not None
+    assert serving.version_id == good
+    assert [action for action, *_ in decisions(place)] == ["promoted"] * 2
 
 
 async def test_a_champion_that_another_one_follows_is_not_rolled_back(place: Workplace) -> None:

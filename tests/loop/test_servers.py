@@ -8,8 +8,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import confluent_kafka
+import msgspec
 import pytest
 
+from streams.events import RETRAIN
 from streams.testing import unique_prefix
 from tests.loop.small_world import prepare, replay_command
 from tests.loop.together import ROLES, Results, current, read_results
@@ -56,4 +59,30 @@ def test_a_loop_on_kafka_and_postgresql_comes_to_the_same(
     assert target is not None
     assert target.bus_url.startswith("kafka://")
     assert target.store_url.startswith("postgresql://")
-    assert asyncio.run(read_results(target)).alike == at_once.alike
+    results = asyncio.run(read_results(target))
+    assert results.alike == at_once.alike
+    foreign = read_with_another_client(streamlens_broker, f"{target.run_id}.{RETRAIN}")
+    assert (
+        list(dict.fromkeys(value.decode().replace(target.run_id, "RUN") for _, value in foreign))
+        == (results.topics[f"{RETRAIN}/0"])
+    )
+    events = [(key, msgspec.json.decode(value)) for key, value in foreign]
+    assert len({event["id"] for _, event in events}) == len(results.topics[f"{RETRAIN}/0"]) >= 3
+    assert all(key.decode() == event["subject"] for key, event in events)
+
+
+def read_with_another_client(broker: str, topic: str) -> list[tuple[bytes, bytes]]:
+    """Keys and values of the topic's one partition up to its high water, read with nothing of this project."""
+    reader = confluent_kafka.Consumer({"bootstrap.servers": broker, "group.id": f"{topic}-foreign"})
+    try:
+        _, end = reader.get_watermark_offsets(confluent_kafka.TopicPartition(topic, 0), timeout=20.0)
+        reader.assign([confluent_kafka.TopicPartition(topic, 0, 0)])
+        found = []
+        while len(found) < end:
+            message = reader.poll(20.0)
+            assert message is not None, f"{len(found)} of {end} records came"
+            assert message.error() is None, message.error()
+            found.append((message.key(), message.value()))
+        return found
+    finally:
+        reader.close()

@@ -27,7 +27,7 @@ def fitted(kind: str, ratings: Interactions) -> Recommender:
     return make_model(kind).fit(ratings.before(START), SideFeatures.none())
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(24))
 def test_a_better_one_is_never_below_zero_and_a_worse_one_is(seed: int) -> None:
     ratings = world(seed)
     good, bad = fitted("ease", ratings), fitted("popularity", ratings)

@@ -178,6 +178,42 @@ def test_a_watch_runs_its_command_once_for_each_event_and_stops_at_one_that_fail
     assert (workplace / "ids").read_text().split() == [events[0], events[2]]
 
 
+def test_killed_at_work_a_watch_runs_the_event_again_beside_the_command_that_goes_on(
+    at_work: str, workplace: Path
+) -> None:
+    for _ in range(2):
+        assert run(["retrain", "--model", "ease", "--reason", "x"]) == 0
+    first, second = (event.id for event in asked(at_work, 2))
+    command = (
+        "echo $STREAMLENS_EVENT_ID >> begun; while test -e hang; do sleep 0.02; done; echo $STREAMLENS_EVENT_ID >> done"
+    )
+    watch = [sys.executable, "-m", "streamlens", "retrain", "watch", "--exec", command]
+    begun, done, hang = (workplace / name for name in ("begun", "done", "hang"))
+    begun.touch()
+    done.touch()
+    hang.touch()
+    watching = subprocess.Popen(watch, stdout=subprocess.DEVNULL)
+    try:
+        wait_for_lines(begun, 1)
+        watching.kill()
+        watching.wait()
+        watching = subprocess.Popen(watch, stdout=subprocess.DEVNULL)
+        wait_for_lines(begun, 2)
+        assert done.read_text() == ""
+        hang.unlink()
+        wait_for_lines(done, 3)
+    finally:
+        hang.unlink(missing_ok=True)  # so that no command is left behind
+        watching.kill()
+        watching.wait()
+    assert begun.read_text().split() == [first, first, second]
+    assert sorted(done.read_text().split()) == sorted([first, first, second])
+
+
+def wait_for_lines(path: Path, count: int) -> None:
+    asyncio.run(eventually(lambda: len(path.read_text().splitlines()) >= count, within_s=60))
+
+
 @pytest.mark.broker
 @pytest.mark.streamlens_bus("kafka")
 async def test_a_foreign_client_receives_the_same_bytes(streamlens_bus: Bus, streamlens_broker: str) -> None:
