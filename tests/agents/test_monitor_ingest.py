@@ -10,6 +10,7 @@ import pytest
 
 from agents.monitor_figures import metrics_of
 from agents.monitor_store import read_closed, read_figures, read_requests
+from streamlens.cli.monitors_role import print_monitors
 from streamlens.monitors_status import monitors_status
 from streams.events import ALERTS, DAY_S, DEADLETTER, FEEDBACK, IMPRESSIONS, RATINGS, RETRAIN, Tick
 from streams.records import TopicPartition
@@ -224,6 +225,23 @@ async def test_what_made_up_users_did_says_so_wherever_it_shows(tmp_path: Path, 
     assert shown["day"]["measures"]["ctr"]["simulated"] is simulated
     assert shown["day"]["measures"]["new_user_share"]["simulated"] is False
     assert shown["day"]["variants"]["champion"]["simulated"] is simulated
+
+
+async def test_revenue_says_that_it_is_assumed_wherever_it_shows(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wanted = tuned(ctr={}, revenue_per_user={})
+    run = Run(tmp_path, falling(), wanted)
+    await run.read()
+    told = [(name, labels) for name, _, labels in metrics_of(read_figures(run.url)[-1], wanted)]
+    marked = {name for name, labels in told if labels.get("assumed") == "true"}
+    assert marked == {name for name, _ in told if "revenue" in name} >= {"monitors.revenue_per_user"}
+    shown = monitors_status(run.url, {})
+    assert shown is not None
+    found = shown["day"]["measures"]
+    assert (found["revenue_per_user"]["assumed"], found["ctr"]["assumed"]) == (True, False)
+    print_monitors(shown, None)
+    assert "revenue_per_user (assumed)" in capsys.readouterr().out
 
 
 async def test_made_up_clicks_are_not_measured_by_a_validation_on_replayed_ones(tmp_path: Path) -> None:
