@@ -9,14 +9,14 @@ import msgspec
 import pytest
 
 from agents.monitor_figures import metrics_of
-from agents.monitor_store import read_closed, read_figures, read_requests
+from agents.monitor_store import read_figures, read_requests
 from streamlens.cli.monitors_role import print_monitors
 from streamlens.monitors_status import monitors_status
 from streams.events import ALERTS, DAY_S, DEADLETTER, FEEDBACK, IMPRESSIONS, RATINGS, RETRAIN, Tick
 from streams.records import TopicPartition
 from streams.retrain import RetrainRequested
 from tests.agents.monitored import DAY_0, LIVE, Logs, batch_of, falling, tuned
-from tests.agents.monitored_run import Facts, Predictor, Run
+from tests.agents.monitored_run import Facts, Predictor, Run, closed_of
 
 
 async def test_a_fallen_ctr_alerts_and_asks_for_a_training_once(tmp_path: Path) -> None:
@@ -32,7 +32,7 @@ async def test_a_fallen_ctr_alerts_and_asks_for_a_training_once(tmp_path: Path) 
     assert event["data"]["evidence"]["ctr"]["value"] == 0.0125
     (asked,) = read_requests(run.url)
     assert asked == (event["id"], (decided + 1) * DAY_S, (decided + 3) * DAY_S, "ease")
-    assert read_closed(run.url) == (LIVE + 9) * DAY_S
+    assert closed_of(run.url) == (LIVE + 9) * DAY_S
     assert [figures.metrics.day for figures in read_figures(run.url, 3)] == [LIVE + 6, LIVE + 7, LIVE + 8]
 
 
@@ -58,7 +58,7 @@ async def test_a_partition_that_is_silent_but_for_ticks_holds_nothing_up(tmp_pat
         logs.values[tp] = [value for value in logs.values[tp] if b'"type":"tick"' in value]
     run = Run(tmp_path, logs, tuned(ctr={"for_days": 3, "min_sample": 10}))
     await run.read()
-    assert read_closed(run.url) == (LIVE + 9) * DAY_S
+    assert closed_of(run.url) == (LIVE + 9) * DAY_S
     assert len(run.values(RETRAIN)) == 1
 
 
@@ -130,7 +130,7 @@ async def test_garbage_is_dead_lettered_once_and_stops_nothing(tmp_path: Path) -
     ]
     assert [letter["event_id"] for letter in letters] == [1, 2, 3, 4, 5, 6]
     assert run.values(RETRAIN)[0]["id"] == clean.values(RETRAIN)[0]["id"]
-    assert read_closed(run.url) == read_closed(clean.url)
+    assert closed_of(run.url) == closed_of(clean.url)
 
 
 async def test_a_gap_of_a_billion_seconds_costs_nothing(tmp_path: Path) -> None:
