@@ -25,6 +25,8 @@ __all__ = ["OF_RATINGS", "Detection", "clean_alerts", "first_detection"]
 
 OF_RATINGS = ("rating", "taste", "popularity", "new_user", "volume")
 """The signals that ratings are enough for."""
+_SILENT_DELAYS = 2
+"""For how many delays from the beginning of the drift on the twin has to be silent: once more than the drift took."""
 _DAYS_AT_ONCE = 100
 
 
@@ -64,9 +66,10 @@ def clean_alerts(
 def first_detection(
     drift: InjectedDrift, alerts: Iterable[Alert], clean: Iterable[Alert], thresholds: Thresholds
 ) -> Detection | None:
-    """The first of ``alerts`` after ``drift`` began of a detector that is silent in ``clean`` from then until it.
+    """The first of ``alerts`` after ``drift`` began of a detector that is silent in ``clean``; None for none.
 
-    None where there is none. Detectors that the twin cannot speak for do not count.
+    Silent: from the beginning of the drift for twice as long as it took to find it, or to the end of the twin's data.
+    What fires in the twin soon after would have fired anyway. Detectors that the twin cannot speak for do not count.
     """
     fired: dict[str, int] = {}
     for alert in clean:
@@ -74,14 +77,11 @@ def first_detection(
             fired[alert.name] = min(alert.event_time, fired.get(alert.name, alert.event_time))
     for alert in sorted(alerts, key=lambda alert: (alert.event_time, alert.name)):
         rule = thresholds.detectors.get(alert.name)
-        told = alert.kind == "drift" and alert.event_time > drift.begins
-        if (
-            told
-            and rule is not None
-            and rule.signal in OF_RATINGS
-            and fired.get(alert.name, alert.event_time + 1) > (alert.event_time)
-        ):
-            return Detection(alert.name, alert.event_time, alert.event_time - drift.begins)
+        after_s = alert.event_time - drift.begins
+        if alert.kind != "drift" or after_s <= 0 or rule is None or rule.signal not in OF_RATINGS:
+            continue
+        if alert.name not in fired or fired[alert.name] > drift.begins + _SILENT_DELAYS * after_s:
+            return Detection(alert.name, alert.event_time, after_s)
     return None
 
 

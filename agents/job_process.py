@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import subprocess
 import time
 from collections import deque
@@ -78,7 +79,7 @@ async def run_process(command: Sequence[str], task: bytes, limits: Limits, on_li
         await asyncio.gather(*reading)
     finally:
         if process.returncode is None:
-            process.kill()
+            _kill(process)
             await process.wait()
         for one in reading:
             one.cancel()
@@ -103,8 +104,14 @@ async def _watch(process: asyncio.subprocess.Process, limits: Limits) -> str | N
         elif time.monotonic() > deadline:
             exceeded = f"time limit: not done after {limits.time_s:,g} s"
         if exceeded is not None:
-            process.kill()
+            _kill(process)
     return exceeded
+
+
+def _kill(process: asyncio.subprocess.Process) -> None:
+    """With all that it has started, which would hold its output open: its session is its own."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 def _resident_mib(pid: int) -> float:

@@ -19,6 +19,7 @@ from agents.thresholds import Assumptions, Rule
 from streams.records import Int64s
 
 __all__ = [
+    "ASSUMED",
     "OF_FEEDBACK",
     "OF_MODEL",
     "OF_TRAINING",
@@ -52,6 +53,9 @@ OF_MODEL = ("ctr", "ratings_per_session", "revenue_per_user", "rmse", "precision
 
 OF_FEEDBACK = ("ctr", "ratings_per_session", "revenue_per_user")
 """Made of feedback: where users are made up, so are these."""
+
+ASSUMED = ("revenue_per_user",)
+"""Made with :class:`agents.thresholds.Assumptions`, and said so wherever it is told."""
 
 OF_TRAINING = ("new_user_share", "new_item_share")
 """Their baseline is what the last days of training were."""

@@ -8,10 +8,13 @@ from itertools import count
 
 from streams.events import Metric
 
-__all__ = ["SIMULATED", "MetricSource"]
+__all__ = ["ASSUMED_LABEL", "SIMULATED", "MetricSource"]
 
 SIMULATED = {"simulated": "true"}
 """The label of what made-up users did."""
+
+ASSUMED_LABEL = {"assumed": "true"}
+"""The label of what rests on assumptions."""
 
 
 class MetricSource:

@@ -17,7 +17,7 @@ from agents.day_sums import BINS, DayBook, PopularityProfile, Seen, add_up
 from agents.detectors import Detector
 from agents.monitor_columns import FeedbackColumns, PackedArray, RatingColumns, SlateColumns, pack, unpack
 from agents.monitor_state import NEXT, MonitorState, decode_state, encode_state
-from agents.retrain_decision import Decision, DetectorReading, Metrics, evidence_of, should_retrain
+from agents.retrain_decision import Decision, DetectorReading, Metrics, evidence_of, rounded, should_retrain
 from agents.rule_windows import RuleWindows
 from agents.signals import signals_of
 from agents.slate_outcomes import OpenSlates
@@ -269,11 +269,11 @@ class Monitor:
                 self._alerting.discard(name)
             elif name not in self._alerting:
                 self._alerting.add(name)
-                evidence = evidence_of(measured, rule)
+                evidence = evidence_of(name, measured, self.thresholds)
                 alerts.append(Alert(name, rule.severity, "threshold", evidence, metrics.event_time))
         for name in drifting:
             reading = metrics.detectors[name]
-            evidence = {"signal": reading.signal, "latest": reading.latest}
+            evidence = {"signal": reading.signal, "latest": rounded(reading.latest)}
             if reading.simulated:
                 evidence["simulated"] = True
             alerts.append(Alert(name, "investigate", "drift", evidence, metrics.event_time))

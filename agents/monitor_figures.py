@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from agents.measures import OF_FEEDBACK
-from agents.metric_source import SIMULATED
+from agents.measures import ASSUMED, OF_FEEDBACK
+from agents.metric_source import ASSUMED_LABEL, SIMULATED
 from agents.monitor import ClosedDay
 from agents.monitor_store import ClosedFigures, VariantFigures
 from agents.run_monitor import RunMonitor, Variant
@@ -64,24 +64,25 @@ def _plain(interval: Interval) -> tuple[float, float, float]:
 def metrics_of(day: ClosedFigures, thresholds: Thresholds) -> Iterator[Figure]:
     """``monitors.MEASURE`` with its baseline and thresholds, detectors' readings and theirs, and the variants' figures.
 
-    Whatever is insufficient is absent. What made-up users did has the label ``simulated``.
+    Whatever is insufficient is absent. What made-up users did has the label ``simulated``, what rests on assumptions
+    ``assumed``.
     """
     for name, measured in day.metrics.measures.items():
         if measured.value is None:
             continue
-        made_up = _made_up(measured.simulated)
-        yield f"monitors.{name}", measured.value, made_up
+        marks = _made_up(measured.simulated) | _assumed(name)
+        yield f"monitors.{name}", measured.value, marks
         rule = thresholds.rules.get(name)
         if measured.baseline is not None:
-            yield f"monitors.{name}.baseline", measured.baseline.value, made_up
+            yield f"monitors.{name}.baseline", measured.baseline.value, marks
             for bound, change in _bounds(rule):
                 limit = measured.baseline.value * (1 + change)
-                yield f"monitors.{name}.threshold", limit, {"bound": bound} | made_up
+                yield f"monitors.{name}.threshold", limit, {"bound": bound} | marks
         elif rule is not None and rule.above is not None:
             yield f"monitors.{name}.threshold", rule.above, {"bound": "high"}
-        yield f"monitors.{name}.breached_closes", measured.breached_closes, made_up
+        yield f"monitors.{name}.breached_closes", measured.breached_closes, marks
         if rule is not None:
-            yield f"monitors.{name}.for_days", rule.for_days, made_up
+            yield f"monitors.{name}.for_days", rule.for_days, marks
     for name, reading in day.metrics.detectors.items():
         for what in ("level", "spread", "latest", "statistic"):
             if (value := getattr(reading, what)) is not None:
@@ -92,7 +93,8 @@ def metrics_of(day: ClosedFigures, thresholds: Thresholds) -> Iterator[Figure]:
     for name, variant in day.variants.items():
         made_up = _made_up(variant.simulated)
         for measure, value in variant.measures.items():
-            yield f"monitors.variant.{measure}", value, {"variant": name} | (made_up if measure in OF_FEEDBACK else {})
+            marks = (made_up if measure in OF_FEEDBACK else {}) | _assumed(measure)
+            yield f"monitors.variant.{measure}", value, {"variant": name} | marks
         for bound, value in zip(("value", "low", "high"), variant.ctr, strict=True):
             yield "monitors.variant.ctr_since_start", value, {"variant": name, "bound": bound} | made_up
         for bound, value in zip(("value", "low", "high"), variant.difference or (), strict=False):
@@ -101,6 +103,10 @@ def metrics_of(day: ClosedFigures, thresholds: Thresholds) -> Iterator[Figure]:
 
 def _made_up(simulated: bool) -> dict[str, str]:
     return SIMULATED if simulated else {}
+
+
+def _assumed(name: str) -> dict[str, str]:
+    return ASSUMED_LABEL if name in ASSUMED else {}
 
 
 def _bounds(rule: Rule | None) -> Iterator[tuple[str, float]]:

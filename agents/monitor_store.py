@@ -34,7 +34,6 @@ __all__ = [
     "metadata",
     "monitors_url",
     "open_monitors",
-    "read_closed",
     "read_decided",
     "read_figures",
     "read_requests",
@@ -196,13 +195,6 @@ def write_days(database: Database, closed: Sequence[ClosedFigures]) -> None:
         " ON CONFLICT (day) DO UPDATE SET figures = excluded.figures",
         [(one.metrics.day, msgspec.json.encode(one)) for one in closed],
     )
-
-
-def read_closed(store_url: str) -> int:
-    """Event time up to which all days are closed and decided; 0 before the first. Raises StoreMissing."""
-    with closing(open_monitors(store_url)) as database:
-        rows = database.rows("SELECT closed FROM monitor WHERE id = 1")
-    return int(rows[0][0]) if rows else 0
 
 
 def read_decided(store_url: str) -> Decided | None:

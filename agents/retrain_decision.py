@@ -12,12 +12,21 @@ from typing import Any, Literal
 
 import msgspec
 
-from agents.measures import Measure
+from agents.measures import ASSUMED, Measure
 from agents.thresholds import Rule, Severity, Thresholds
 from streams.events import DAY_S
 from streams.retrain import RetrainRequest
 
-__all__ = ["Decision", "DetectorReading", "Metrics", "breaches", "evidence_of", "retrain_request", "should_retrain"]
+__all__ = [
+    "Decision",
+    "DetectorReading",
+    "Metrics",
+    "breaches",
+    "evidence_of",
+    "retrain_request",
+    "rounded",
+    "should_retrain",
+]
 
 _DIGITS = 6
 _CHANGE_DIGITS = 9
@@ -134,22 +143,29 @@ def retrain_request(decision: Decision, *, asked_by: str = "monitors") -> Retrai
     )
 
 
-def evidence_of(measured: Measure, rule: Rule) -> dict[str, Any]:
-    """A measure as evidence: JSON values, numbers of six digits."""
+def evidence_of(name: str, measured: Measure, thresholds: Thresholds) -> dict[str, Any]:
+    """The measure ``name`` as evidence: JSON values, numbers of six digits, and the assumptions that it rests on."""
     found: dict[str, Any] = {
-        "value": _rounded(measured.value),
+        "value": rounded(measured.value),
         "n": measured.n,
         "window": [_date(measured.first_day), _date(measured.last_day)],
         "breached_closes": measured.breached_closes,
-        "severity": rule.severity,
+        "severity": thresholds.rules[name].severity,
     }
     if measured.baseline is not None:
-        found["baseline"] = _rounded(measured.baseline.value)
+        found["baseline"] = rounded(measured.baseline.value)
         found["baseline_from"] = measured.baseline.origin
-        found["change"] = _rounded(_change(measured))
+        found["change"] = rounded(_change(measured))
     if measured.simulated:
         found["simulated"] = True
+    if name in ASSUMED:
+        found["assumptions"] = msgspec.to_builtins(thresholds.assumptions)
     return found
+
+
+def rounded(value: float | None) -> float | None:
+    """As evidence holds it: six digits."""
+    return None if value is None else float(f"{value:.{_DIGITS}g}")
 
 
 def _confirmed(metrics: Metrics, names: list[str]) -> list[str]:
@@ -160,9 +176,7 @@ def _confirmed(metrics: Metrics, names: list[str]) -> list[str]:
 
 
 def _evidence(metrics: Metrics, thresholds: Thresholds, names: list[str], detectors: list[str]) -> dict[str, Any]:
-    found: dict[str, Any] = {name: evidence_of(metrics.measures[name], thresholds.rules[name]) for name in names}
-    if "revenue_per_user" in found:
-        found["revenue_per_user"]["assumptions"] = msgspec.to_builtins(thresholds.assumptions)
+    found: dict[str, Any] = {name: evidence_of(name, metrics.measures[name], thresholds) for name in names}
     if detectors:
         found["detectors"] = {name: _reading(metrics.detectors[name]) for name in detectors}
     found["closed"] = _date(metrics.day)
@@ -172,7 +186,7 @@ def _evidence(metrics: Metrics, thresholds: Thresholds, names: list[str], detect
 
 def _reading(reading: DetectorReading) -> dict[str, Any]:
     fired = None if reading.fired_day is None else _date(reading.fired_day)
-    found = {"signal": reading.signal, "fired": fired, "latest": _rounded(reading.latest)}
+    found = {"signal": reading.signal, "fired": fired, "latest": rounded(reading.latest)}
     return found | {"simulated": True} if reading.simulated else found
 
 
@@ -180,7 +194,7 @@ def _reason(name: str, rule: Rule, measured: Measure) -> str:
     what = name.replace("_", " ")
     change = _change(measured)
     if rule.above is not None or change is None:
-        return f"{what} {_rounded(measured.value)} above {rule.above}"
+        return f"{what} {rounded(measured.value)} above {rule.above}"
     lasted = f" for {measured.breached_closes} days" if rule.for_days > 1 else ""
     return f"{what} {change * 100:+.1f} %{lasted}"
 
@@ -189,10 +203,6 @@ def _change(measured: Measure) -> float | None:
     if measured.value is None or measured.baseline is None or measured.baseline.value == 0:
         return None
     return round(measured.value / measured.baseline.value - 1, _CHANGE_DIGITS)
-
-
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else float(f"{value:.{_DIGITS}g}")
 
 
 def _date(day: int) -> str:

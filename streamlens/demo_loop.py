@@ -28,7 +28,19 @@ from streams.bus import Bus, OffsetRange
 from streams.dataset import open_dataset
 from streams.drift import InjectedDrift
 from streams.errors import StoreUnavailable
-from streams.events import ALERTS, DAY_S, FEEDBACK, MODELS, RETRAIN, Alert, Feedback, ModelEvent, Slate, Tick
+from streams.events import (
+    ALERTS,
+    DAY_S,
+    FEEDBACK,
+    IMPRESSIONS,
+    MODELS,
+    RETRAIN,
+    Alert,
+    Feedback,
+    ModelEvent,
+    Slate,
+    Tick,
+)
 from streams.records import TopicPartition
 from streams.retrain import RetrainRequested
 
@@ -170,10 +182,16 @@ class CleanTwin:
 
 async def loop_records(bus: Bus) -> LoopRecords:
     """All that the topics of the loop hold."""
-    told = {topic: await records_so_far(bus, topic) for topic in (ALERTS, RETRAIN, MODELS, FEEDBACK)}
+    told = {topic: await records_so_far(bus, topic) for topic in (ALERTS, RETRAIN, MODELS, FEEDBACK, IMPRESSIONS)}
     decode = msgspec.json.decode
     retrains = [(decode(record.value, type=RetrainRequested), record.timestamp_ms) for record in told[RETRAIN]]
     models = [(decode(record.value, type=ModelEvent), record.timestamp_ms) for record in told[MODELS]]
+    shown_ms: dict[tuple[str, str], int] = {}
+    for record in told[IMPRESSIONS]:
+        slate = decode(record.value, type=Slate | Tick)
+        if isinstance(slate, Slate):
+            shown = (slate.variant, slate.model_version)
+            shown_ms[shown] = min(record.timestamp_ms, shown_ms.get(shown, record.timestamp_ms))
     return LoopRecords(
         alerts=[decode(record.value, type=Alert) for record in told[ALERTS]],
         retrains=[event for event, _ in retrains],
@@ -181,4 +199,5 @@ async def loop_records(bus: Bus) -> LoopRecords:
         feedback=[decode(record.value, type=Feedback | Slate | Tick) for record in told[FEEDBACK]],
         asked_ms={event.id: at for event, at in retrains},
         answered_ms={event.request: at for event, at in models if event.request and event.kind in ANSWERS},
+        shown_ms=shown_ms,
     )

@@ -27,6 +27,7 @@ class LoopRecords(NamedTuple):
     """All there is on the topics of a run's loop; ticks may be among the feedback.
 
     asked_ms, answered_ms: by id of the retrain event, when it and its answer were published, wall time in milliseconds.
+    shown_ms: when the first slate of a version was published, by variant and version.
     """
 
     alerts: Sequence[Alert]
@@ -35,6 +36,7 @@ class LoopRecords(NamedTuple):
     feedback: Sequence[Feedback | Slate | Tick]
     asked_ms: Mapping[str, int] = {}
     answered_ms: Mapping[str, int] = {}
+    shown_ms: Mapping[tuple[str, str], int] = {}
 
 
 class ClickPeriod(NamedTuple):
@@ -57,7 +59,8 @@ class LoopStory:
 
     retrains: by event time, each with its answer, None where none came. models: by event time. periods: before the
     drift, under it, and after the first promotion that followed it, as far as there are such. answer_s: from publishing
-    an event to publishing its answer, which serves from its event time on, in seconds of wall time.
+    an event to publishing its answer, which serves from its event time on, in seconds of wall time. serving_s: of those
+    that led to a promotion, to publishing the first slate of the promoted version that was shown as the champion's.
     """
 
     drift: InjectedDrift | None
@@ -66,6 +69,7 @@ class LoopStory:
     models: Sequence[ModelEvent]
     periods: Sequence[ClickPeriod]
     answer_s: Sequence[float]
+    serving_s: Sequence[float]
 
 
 def tell_story(
@@ -87,7 +91,19 @@ def tell_story(
         models=models,
         periods=[_period(name, since, until, told) for name, since, until in _cuts(drift, models, told)],
         answer_s=[(at - records.asked_ms[i]) / 1_000 for i, at in records.answered_ms.items() if i in records.asked_ms],
+        serving_s=_serving_s(records, champions),
     )
+
+
+def _serving_s(records: LoopRecords, champions: frozenset[str]) -> list[float]:
+    """A promotion whose version nobody was shown before the end has none."""
+    shown: dict[str, int] = {}
+    for (variant, version), at in records.shown_ms.items():
+        if variant in champions:
+            shown[version] = min(at, shown.get(version, at))
+    promoted = {m.request: m.version for m in records.models if m.kind == "promoted"}
+    asked = [(at, promoted.get(request)) for request, at in records.asked_ms.items()]
+    return [(shown[version] - at) / 1_000 for at, version in asked if version in shown]
 
 
 def _cuts(

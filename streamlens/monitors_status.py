@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from agents.measures import ASSUMED
 from agents.monitor_events import MONITORS
 from agents.monitor_store import ClosedFigures, open_monitors, read_figures, read_requests
 from streams.bus import OffsetRange
@@ -52,6 +53,7 @@ def _plain(day: ClosedFigures) -> dict[str, Any]:
             "n": measured.n,
             "breached_closes": measured.breached_closes,
             "simulated": measured.simulated,
+            "assumed": name in ASSUMED,
         }
         for name, measured in day.metrics.measures.items()
     }

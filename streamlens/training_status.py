@@ -12,7 +12,7 @@ from agents.jobs import Job
 from models.registry import Registry
 from streams.errors import ModelError
 
-__all__ = ["failed_jobs", "jobs_status", "no_champion"]
+__all__ = ["jobs_status", "no_champion", "undecided_jobs"]
 
 
 def jobs_status(store_url: str) -> list[dict[str, Any]]:
@@ -20,14 +20,15 @@ def jobs_status(store_url: str) -> list[dict[str, Any]]:
     return [msgspec.to_builtins(job) for job in read_jobs(store_url)]
 
 
-def failed_jobs(store_url: str) -> list[Job]:
-    """Those that the registry knows nothing of, since nothing was decided."""
-    return [job for job in read_jobs(store_url) if job.state == "failed"]
+def undecided_jobs(store_url: str) -> list[Job]:
+    """Those that the registry knows nothing of, since they came to no version: failed, or rejected without one."""
+    jobs = read_jobs(store_url)
+    return [job for job in jobs if job.state == "failed" or (job.state == "rejected" and job.version_id is None)]
 
 
 def no_champion(store_url: str, models: Path) -> str:
     """Why there is no champion and none will come by itself, and what to do; empty for anything else."""
-    failed = [job for job in failed_jobs(store_url) if job.kind == "initial"]
+    failed = [job for job in read_jobs(store_url) if job.kind == "initial" and job.state == "failed"]
     if not failed:
         return ""
     try:

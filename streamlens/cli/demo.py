@@ -14,7 +14,7 @@ from streamlens.cli.console import StatusLine, day, heading, is_terminal, moment
 from streamlens.signals import run_until_signal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from rich.table import Table
 
@@ -175,8 +175,9 @@ def print_story(story: LoopStory) -> None:
         for event, answer in story.retrains:
             _print_retrain(event, answer)
         if story.answer_s:
-            median, longest = statistics.median(story.answer_s), max(story.answer_s)
-            typer.echo(f"answered       {median:.1f} s after they were published, {longest:.1f} s at most")
+            typer.echo(f"answered       {_seconds(story.answer_s)}")
+        if story.serving_s:
+            typer.echo(f"serving        {_seconds(story.serving_s)}: the first slate of what was promoted")
     for told in story.models:
         if told.kind == "rolled_back":
             typer.echo(f"{day(told.event_time)}     rolled back: {told.reason}")
@@ -203,6 +204,10 @@ def _print_retrain(event: RetrainRequested, answer: ModelEvent | None) -> None:
     more = f", and {len(others)} more" if others else ""
     typer.echo(f"{event.time:%Y-%m-%d}     {event.data.severity}: {why}{more}")
     typer.echo(f"               {'no answer yet' if answer is None else f'{answer.kind}, {answer.reason}'}")
+
+
+def _seconds(found: Sequence[float]) -> str:
+    return f"{statistics.median(found):.1f} s after they were published, {max(found):.1f} s at most"
 
 
 def _detected(story: LoopStory) -> str:

@@ -86,12 +86,12 @@ def rollback(why: _Why, run: options.RunId = None) -> None:
 
 @app.command()
 def audit(run: options.RunId = None, as_json: options.Json = False, as_csv: options.Csv = False) -> None:
-    """Every decision, the oldest first: when, what, which version, from which, by whom and why; and what failed."""
+    """Every decision, the oldest first: when, what, which version, from which, by whom, why; and jobs without one."""
     options.one_format(as_json, as_csv)
     import msgspec
 
     from models.registry import Registry
-    from streamlens.training_status import failed_jobs, no_champion
+    from streamlens.training_status import no_champion, undecided_jobs
 
     target = options.find_target(run)
     entries = Registry(target.models).audit()
@@ -110,8 +110,10 @@ def audit(run: options.RunId = None, as_json: options.Json = False, as_csv: opti
     else:
         typer.echo("no decisions yet")
     if not as_csv:
-        for job in failed_jobs(target.store_url):
-            typer.echo(f"failed, no decision: {job.id}, {job.model} as of {moment(job.event_time)}: {job.reason}")
+        for job in undecided_jobs(target.store_url):
+            asked = f"; asked for by {job.asked}" if job.asked else ""
+            said = f"{job.state}, no decision on a version: {job.id}, {job.model} as of {moment(job.event_time)}"
+            typer.echo(f"{said}: {job.reason}{asked}")
         if why := no_champion(target.store_url, target.models):
             typer.echo(f"no champion: {why}")
 

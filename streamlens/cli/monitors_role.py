@@ -109,7 +109,7 @@ def print_monitors(found: dict[str, Any], process: int | None) -> None:
     heading(f"monitored, {moment(day['event_time'])}{'' if version is None else f', {version}'}:")
     columns = ["value", "baseline", "n", "breached_closes"]
     rows = [
-        [_named(name, measured["simulated"]), *(_short(measured[column]) for column in columns)]
+        [_named(name, measured["simulated"], measured["assumed"]), *(_short(measured[column]) for column in columns)]
         for name, measured in day["measures"].items()
     ]
     print_table(["measure", "value", "baseline", "sample", "breached closes"], rows)
@@ -125,8 +125,10 @@ def print_monitors(found: dict[str, Any], process: int | None) -> None:
         )
 
 
-def _named(name: str, simulated: bool) -> str:
-    return f"{name} (simulated)" if simulated else name
+def _named(name: str, simulated: bool, assumed: bool = False) -> str:
+    """With what must not be overlooked."""
+    marks = [word for word, so in (("assumed", assumed), ("simulated", simulated)) if so]
+    return f"{name} ({', '.join(marks)})" if marks else name
 
 
 def _short(value: float | int | None) -> str | int | None:

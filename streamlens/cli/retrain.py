@@ -41,7 +41,7 @@ def ask(
     model: Annotated[str | None, typer.Option("--model", metavar="NAME", help="What to train: mf, ease, ...")] = None,
     reason: Annotated[str | None, typer.Option("--reason", metavar="TEXT", help="Why; it is kept.")] = None,
     severity: Annotated[
-        _Severity, typer.Option("--severity", help="critical: now; schedule: with the next planned training.")
+        _Severity, typer.Option("--severity", help="schedule: it could wait; the trainer answers both at once.")
     ] = _Severity.CRITICAL,
     by: Annotated[str | None, typer.Option("--by", metavar="NAME", help="Who asks; by default you.")] = None,
     run: options.RunId = None,

@@ -12,7 +12,7 @@ import numpy as np
 
 from agents.monitor_ingest import MonitorIngest
 from agents.monitor_settings import MonitorSettings
-from agents.monitor_store import open_monitors, read_figures, read_requests, read_state
+from agents.monitor_store import open_monitors, read_decided, read_figures, read_requests, read_state
 from agents.thresholds import Thresholds
 from featurestore.partition_writer import OutboxRow
 from models.interactions import Float32s
@@ -21,9 +21,16 @@ from streams.events import DAY_S
 from streams.records import Int64s, TopicPartition
 from tests.agents.monitored import LIVE, Logs, tuned
 
-__all__ = ["CTR", "Facts", "Predictor", "Run"]
+__all__ = ["CTR", "Facts", "Predictor", "Run", "closed_of"]
 
 CTR = tuned(ctr={"for_days": 3})
+
+
+def closed_of(store_url: str) -> int:
+    """Event time up to which all is decided."""
+    decided = read_decided(store_url)
+    assert decided is not None
+    return decided.closed
 
 
 class Facts:

@@ -31,7 +31,10 @@ def found(detector: str, day: int) -> Detection:
         ([alert("rating_drift", 0)], [], None),  # before anything was touched
         ([alert("rating_drift", 3)], [alert("rating_drift", 3)], None),
         ([alert("rating_drift", 3)], [alert("rating_drift", 2)], None),
-        ([alert("rating_drift", 3)], [alert("rating_drift", 4)], found("rating_drift", 3)),
+        ([alert("rating_drift", 3)], [alert("rating_drift", 4)], None),  # a day later it would have fired anyway
+        ([alert("rating_drift", 3)], [alert("rating_drift", 6)], None),
+        ([alert("rating_drift", 3)], [alert("rating_drift", 7)], found("rating_drift", 3)),
+        ([alert("rating_drift", 3)], [alert("volume_drift", 4)], found("rating_drift", 3)),
         ([alert("rating_drift", 3)], [alert("rating_drift", -9)], found("rating_drift", 3)),
         ([alert("rating_drift", 3), alert("volume_drift", 5)], [alert("rating_drift", 1)], found("volume_drift", 5)),
         ([alert("ctr_drift", 3)], [], None),  # the twin has no slates

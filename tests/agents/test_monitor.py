@@ -96,6 +96,19 @@ def test_the_day_on_which_a_detector_fires_tells_how_far_it_went() -> None:
     assert told[3:] == [None, None], "it warms up anew"
 
 
+def test_a_drift_alert_has_six_digits() -> None:
+    rule = DetectorRule(signal="rating", every=7, warm_up=70, threshold=9.0)
+    random = np.random.default_rng(0)
+    days = {}
+    for day in range(DAY_0, LIVE + 3):
+        days[day] = (replace(ratings(day), half_stars=random.integers(1, 5, 100) + (4 if day >= LIVE else 0)), None)
+    closed = watch(msgspec.structs.replace(tuned(), detectors={"stars": rule}), days)
+    (day,) = (day for day in closed if day.alerts)
+    latest = day.metrics.detectors["stars"].latest
+    assert latest is not None
+    assert day.alerts[0].evidence["latest"] == float(f"{latest:.6g}") != latest
+
+
 def random_stream(seed: int) -> tuple[RatingColumns, FeedbackColumns]:
     random = np.random.default_rng(seed)
     days = range(DAY_0, LIVE + 12)

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from agents import monitor_ingest
-from agents.monitor_store import open_monitors, read_closed, read_requests, read_state
+from agents.monitor_store import open_monitors, read_requests, read_state
 from streams.errors import StoreAheadOfLog, StoreSetBack, StoreUnavailable
 from streams.events import ALERTS, DAY_S, RETRAIN
 from tests.agents.monitored import LIVE, falling, tuned
-from tests.agents.monitored_run import Predictor, Run
+from tests.agents.monitored_run import Predictor, Run, closed_of
 
 
 async def test_a_crash_between_any_two_steps_changes_nothing(tmp_path: Path) -> None:
@@ -73,7 +73,7 @@ async def test_closed_days_are_told_before_their_state_is_written(tmp_path: Path
     assert run.ingest is not None
     await run.ingest.apply(logs.batches(1_000))
     run.kill()
-    told = read_closed(run.url)
+    told = closed_of(run.url)
     with closing(open_monitors(run.url)) as database:
         assert (told, read_state(database).state) == ((LIVE + 3) * DAY_S, None)
     await run.start()
@@ -95,7 +95,7 @@ async def test_a_state_of_other_thresholds_is_built_anew_and_repeats_nothing(tmp
     await run.read()
     assert len(run.published) == before
     assert [asked.id for asked in read_requests(run.url)] == [f"run/monitors/{LIVE + 3}"]
-    assert read_closed(run.url) == (LIVE + 9) * DAY_S
+    assert closed_of(run.url) == (LIVE + 9) * DAY_S
 
 
 async def test_a_log_that_ends_before_what_was_read_is_refused(tmp_path: Path) -> None:

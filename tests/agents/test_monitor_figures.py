@@ -44,12 +44,15 @@ def told(measures: dict[str, Measure] | None = None, **detectors: DetectorReadin
 def test_a_measure_stands_beside_its_baseline_and_where_its_rule_is_breached(
     name: str, bounds: dict[str, float]
 ) -> None:
-    expected = {(f"monitors.{name}.threshold", bound): pytest.approx(2 * part) for bound, part in bounds.items()}
+    assumed = ("true",) if name == "revenue_per_user" else ()
+    expected = {
+        (f"monitors.{name}.threshold", bound, *assumed): pytest.approx(2 * part) for bound, part in bounds.items()
+    }
     assert told({name: measured(3.0, 2.0, closes=4)}) == expected | {
-        (f"monitors.{name}",): 3.0,
-        (f"monitors.{name}.baseline",): 2.0,
-        (f"monitors.{name}.breached_closes",): 4,
-        (f"monitors.{name}.for_days",): THRESHOLDS.rules[name].for_days,
+        (f"monitors.{name}", *assumed): 3.0,
+        (f"monitors.{name}.baseline", *assumed): 2.0,
+        (f"monitors.{name}.breached_closes", *assumed): 4,
+        (f"monitors.{name}.for_days", *assumed): THRESHOLDS.rules[name].for_days,
     }
 
 

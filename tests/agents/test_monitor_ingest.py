@@ -9,13 +9,14 @@ import msgspec
 import pytest
 
 from agents.monitor_figures import metrics_of
-from agents.monitor_store import read_closed, read_figures, read_requests
+from agents.monitor_store import read_figures, read_requests
+from streamlens.cli.monitors_role import print_monitors
 from streamlens.monitors_status import monitors_status
 from streams.events import ALERTS, DAY_S, DEADLETTER, FEEDBACK, IMPRESSIONS, RATINGS, RETRAIN, Tick
 from streams.records import TopicPartition
 from streams.retrain import RetrainRequested
 from tests.agents.monitored import DAY_0, LIVE, Logs, batch_of, falling, tuned
-from tests.agents.monitored_run import Facts, Predictor, Run
+from tests.agents.monitored_run import Facts, Predictor, Run, closed_of
 
 
 async def test_a_fallen_ctr_alerts_and_asks_for_a_training_once(tmp_path: Path) -> None:
@@ -31,7 +32,7 @@ async def test_a_fallen_ctr_alerts_and_asks_for_a_training_once(tmp_path: Path) 
     assert event["data"]["evidence"]["ctr"]["value"] == 0.0125
     (asked,) = read_requests(run.url)
     assert asked == (event["id"], (decided + 1) * DAY_S, (decided + 3) * DAY_S, "ease")
-    assert read_closed(run.url) == (LIVE + 9) * DAY_S
+    assert closed_of(run.url) == (LIVE + 9) * DAY_S
     assert [figures.metrics.day for figures in read_figures(run.url, 3)] == [LIVE + 6, LIVE + 7, LIVE + 8]
 
 
@@ -57,7 +58,7 @@ async def test_a_partition_that_is_silent_but_for_ticks_holds_nothing_up(tmp_pat
         logs.values[tp] = [value for value in logs.values[tp] if b'"type":"tick"' in value]
     run = Run(tmp_path, logs, tuned(ctr={"for_days": 3, "min_sample": 10}))
     await run.read()
-    assert read_closed(run.url) == (LIVE + 9) * DAY_S
+    assert closed_of(run.url) == (LIVE + 9) * DAY_S
     assert len(run.values(RETRAIN)) == 1
 
 
@@ -129,7 +130,7 @@ async def test_garbage_is_dead_lettered_once_and_stops_nothing(tmp_path: Path) -
     ]
     assert [letter["event_id"] for letter in letters] == [1, 2, 3, 4, 5, 6]
     assert run.values(RETRAIN)[0]["id"] == clean.values(RETRAIN)[0]["id"]
-    assert read_closed(run.url) == read_closed(clean.url)
+    assert closed_of(run.url) == closed_of(clean.url)
 
 
 async def test_a_gap_of_a_billion_seconds_costs_nothing(tmp_path: Path) -> None:
@@ -224,6 +225,23 @@ async def test_what_made_up_users_did_says_so_wherever_it_shows(tmp_path: Path, 
     assert shown["day"]["measures"]["ctr"]["simulated"] is simulated
     assert shown["day"]["measures"]["new_user_share"]["simulated"] is False
     assert shown["day"]["variants"]["champion"]["simulated"] is simulated
+
+
+async def test_revenue_says_that_it_is_assumed_wherever_it_shows(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wanted = tuned(ctr={}, revenue_per_user={})
+    run = Run(tmp_path, falling(), wanted)
+    await run.read()
+    told = [(name, labels) for name, _, labels in metrics_of(read_figures(run.url)[-1], wanted)]
+    marked = {name for name, labels in told if labels.get("assumed") == "true"}
+    assert marked == {name for name, _ in told if "revenue" in name} >= {"monitors.revenue_per_user"}
+    shown = monitors_status(run.url, {})
+    assert shown is not None
+    found = shown["day"]["measures"]
+    assert (found["revenue_per_user"]["assumed"], found["ctr"]["assumed"]) == (True, False)
+    print_monitors(shown, None)
+    assert "revenue_per_user (assumed)" in capsys.readouterr().out
 
 
 async def test_made_up_clicks_are_not_measured_by_a_validation_on_replayed_ones(tmp_path: Path) -> None:

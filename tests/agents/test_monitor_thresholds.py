@@ -36,7 +36,10 @@ def test_sessions_a_fifth_shorter_for_14_days_are_critical(length: int, fires: b
 def test_revenue_down_by_a_tenth_for_30_days_is_critical(sessions: int, fires: bool) -> None:
     days = {LIVE: (ratings(LIVE), feedback(LIVE, 0))}
     days |= {day: (ratings(day), feedback(day, 0, n=sessions)) for day in range(LIVE + 1, LIVE + 31)}
-    assert alerted(watch(tuned(revenue_per_user={}), days)) == ([(30, "revenue_per_user")] if fires else [])
+    closed = watch(tuned(revenue_per_user={}), days)
+    assert alerted(closed) == ([(30, "revenue_per_user")] if fires else [])
+    for alert in closed[-1].alerts:
+        assert alert.evidence["assumptions"] == {"dollars_per_click": 0.1, "dollars_per_session": 0.05}
 
 
 @pytest.mark.parametrize(("off", "fires"), [(0.525, True), (0.524, False)])

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from agents.monitor_settings import MonitorSettings
-from agents.monitor_store import read_closed, read_requests
+from agents.monitor_store import read_requests
 from agents.monitors_worker import MonitorsOptions, MonitorsWorker
 from streams.bus import Bus, open_bus
 from streams.errors import GroupBusy
@@ -19,6 +19,7 @@ from streams.events import ALERTS, DAY_S, METRICS, RETRAIN
 from streams.testing import collect, eventually
 from streams.topics import run_topics
 from tests.agents.monitored import LIVE, Logs, falling, tuned
+from tests.agents.monitored_run import closed_of
 
 END = (LIVE + 9) * DAY_S
 
@@ -70,7 +71,7 @@ async def test_a_run_is_monitored_through_a_restart(streamlens_bus_url: str, tmp
         metrics = [json.loads(value) for value in await collect(bus, METRICS, 10)]
     assert (event["id"], alert["name"]) == (f"run/monitors/{LIVE + 3}", "ctr")
     assert [asked.id for asked in read_requests(wanted.store_url)] == [event["id"]]
-    assert read_closed(wanted.store_url) == END
+    assert closed_of(wanted.store_url) == END
     told = {(m["name"], m.get("labels", {}).get("variant")) for m in metrics if m.get("event_time") == END}
     assert {("monitors.ctr", None), ("monitors.ctr.threshold", None), ("monitors.variant.ctr", "champion")} <= told
 

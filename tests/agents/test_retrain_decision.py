@@ -115,3 +115,4 @@ def test_a_decision_becomes_a_retrain_event() -> None:
 def test_revenue_carries_the_assumptions_it_rests_on() -> None:
     evidence = decide(revenue_per_user=measured(0.5)).evidence["revenue_per_user"]
     assert evidence["assumptions"] == {"dollars_per_click": 0.1, "dollars_per_session": 0.05}
+    assert "assumptions" not in decide(ctr=measured(0.5)).evidence["ctr"]

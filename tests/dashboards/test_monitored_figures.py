@@ -63,6 +63,17 @@ def test_what_made_up_users_did_is_called_that() -> None:
     assert (ctr.title, rmse.title) == ("CTR, made-up users", "RMSE")
 
 
+def test_what_rests_on_assumptions_is_one_chart_that_says_so() -> None:
+    metrics = [
+        told("revenue_per_user", 0.3, assumed="true"),
+        told("revenue_per_user.baseline", 0.4, assumed="true"),
+        told("revenue_per_user.threshold", 0.36, bound="low", assumed="true"),
+    ]
+    (revenue,) = measures(records_of(METRICS, *metrics))
+    assert (revenue.unit, revenue.title) == ("dollars (assumed)", "revenue per user")
+    assert [name for name, _ in revenue.lines] == ["value", "baseline", "low threshold"]
+
+
 def test_alerts_say_what_was_measured() -> None:
     alert = Alert("ctr", "critical", "threshold", {"ctr": {"value": 0.02, "baseline": 0.03, "n": 2_531}}, DAY)
     (row,) = alert_rows(records_of(ALERTS, alert), now=7.0)

@@ -12,6 +12,7 @@ import msgspec
 import pytest
 
 from streams import Bus
+from streams.events import RETRAIN
 from streams.retrain import RetrainRequested
 from streams.testing import publish_retrain
 
@@ -37,8 +38,11 @@ async def test_the_client_gets_each_event_once_over_two_runs(
     printed = []
     for number in (1, 2):
         await publish_retrain(streamlens_bus, "ease", id=str(number))
+        async with streamlens_bus.producer() as producer:
+            await producer.send(RETRAIN, b"\xff no event", partition=0)
         command = [sys.executable, str(client), streamlens_bus_url]
         done = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, timeout=60, check=False)
         assert done.returncode == 0, done.stderr
         printed += done.stdout.splitlines()
+    assert sum(bool(line.strip()) for line in block("python").splitlines()) == 16
     assert printed == ["1 ease CTR -17 % for 7 days", "2 ease CTR -17 % for 7 days"]

@@ -373,9 +373,12 @@ def test_a_record_that_cannot_be_processed_is_dead_lettered_and_can_be_replayed(
 
 
 def test_demo_without_a_terminal_ends_by_itself_with_a_summary(dataset: str) -> None:
-    done = streamlens("demo", "--data", dataset, "--rate", "2000")
+    """A stream too thin for a detector or a retrain event; what is told of those: test_loop_story.py."""
+    done = streamlens("demo", "--data", dataset, "--rate", "2000", "--drift", "rating-bias@14:high")
     assert done.returncode == 0, done.stderr
     for said in ("verify         passed", "Movie, The", "try next", f"{N_RATINGS:,} events"):
+        assert said in done.stdout
+    for said in ("drift          rating-bias, high, from", "detected       ", "before the drift", "since the drift"):
         assert said in done.stdout
 
 

@@ -22,7 +22,7 @@ TRAINER = ["worker", "--role", "trainer", "--until-end", "--quiet"]
 
 
 async def ask(bus_url: str, moment: int) -> None:
-    why = RetrainRequest(reason="because", severity="schedule", asked_by="test")
+    why = RetrainRequest(reason="because", severity="schedule", asked_by="test", justification="somebody must know why")
     async with open_bus(bus_url) as bus:
         event = RetrainRequested.of("ease", why, id="e1", source="test", time=datetime.fromtimestamp(moment, UTC))
         await ask_for_retrain(bus, event)
@@ -71,6 +71,10 @@ def test_the_first_champion_and_the_answer_to_an_event(
         initial["event_time"],
         "trainer",
     )
+    assert run(["models", "audit"]) == 0
+    *_, rejected = capsys.readouterr().out.splitlines()
+    assert rejected.startswith("rejected, no decision on a version: e1, ease as of ")
+    assert rejected.endswith("; asked for by test: somebody must know why")
     assert run(TRAINER) == 0, "nothing is left to do"
     assert len(asyncio.run(told(before["bus"], 3))) == 3
     assert list((folder / "jobs").iterdir()) == []
@@ -107,7 +111,7 @@ def test_a_first_training_that_failed_is_told_wherever_one_looks(
     assert run(["models", "audit"]) == 0
     decisions, failed, none = capsys.readouterr().out.splitlines()
     assert decisions == "no decisions yet"
-    assert failed.startswith("failed, no decision: ")
+    assert failed.startswith("failed, no decision on a version: ")
     assert "/trainer/initial, popularity as of " in failed
     assert none.startswith(f"no champion: {told}")
     assert run(["models", "audit", "--json"]) == 0
@@ -121,4 +125,4 @@ def test_a_first_training_that_failed_is_told_wherever_one_looks(
     assert run(["models", "audit"]) == 0
     _, decision, failed = capsys.readouterr().out.splitlines()
     assert "there was no champion to compare with" in decision
-    assert failed.startswith("failed, no decision: ")
+    assert failed.startswith("failed, no decision on a version: ")
