@@ -84,7 +84,10 @@ def _lone(chart: Any) -> Any:
 
 def _series(shown: bool = True) -> tuple[alt.Color, alt.StrokeDash]:
     legend = (
-        alt.Legend(orient="top", title=None, labelLimit=150, columns=2, symbolType="stroke", symbolStrokeWidth=2.5)
+        alt.Legend(
+            orient="top", title=None, labelLimit=150, columns=2, symbolType="stroke", symbolStrokeWidth=2.5,
+            symbolOpacity=1,
+        )
         if shown
         else None
     )
@@ -99,7 +102,8 @@ def wall_lines(title: str, unit: str, legend: bool = True) -> Spec:
     """Series over wall time; columns t (ms since the epoch), value, series."""
     color, dash = _series(legend)
     base = alt.Chart(alt.NamedData("live"))
-    y = alt.Y("value:Q", title=unit, scale=alt.Scale(zero=True, nice=True), axis=alt.Axis(tickCount=4, format=",.3~r"))
+    scale = alt.Scale(nice=True, domain=alt.DomainUnionWith(unionWith=[0, 1]))  # a line of zeros stands at the bottom
+    y = alt.Y("value:Q", title=unit, scale=scale, axis=alt.Axis(tickCount=4, format=",.3~r"))
     tooltip = [
         alt.Tooltip("series:N"),
         alt.Tooltip("value:Q", format=",.4~g", title=unit),

@@ -6,7 +6,7 @@ import streamlit as st
 
 from dashboards import charts
 from dashboards.experiment_figures import Variant, control_of, difference, over_time, variants_of
-from dashboards.live import Live, NoRun, current_live
+from dashboards.live import Live, shown_live
 from dashboards.monitored_figures import drift_marks
 from dashboards.panels import Tile, chart, day, empty, note, number, panel, pill, table, tiles
 from streams.events import FEEDBACK
@@ -49,8 +49,8 @@ def _summed(source: str, n_feedback: int, _live: Live) -> tuple[list[Variant], l
 
 @st.fragment(run_every=2)
 def _variants() -> None:
-    live = current_live()
-    if isinstance(live, NoRun):
+    live = shown_live()
+    if live is None:
         return
     records, now = live.subscriber.records, live.now()
     at = records.published(FEEDBACK)
