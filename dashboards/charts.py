@@ -51,8 +51,8 @@ Row = dict[str, Any]
 def _described(chart: Any, description: str) -> Spec:
     made: Spec = chart.properties(height=_HEIGHT, description=description).configure_view(strokeOpacity=0).to_dict()
     made.pop("data", None)
+    made["padding"] = {"left": 2, "right": 14, "top": 2, "bottom": 2}  # Streamlit puts 20 px below a chart without
     made["config"] |= {
-        "padding": {"left": 2, "right": 14, "top": 2, "bottom": 2},
         "axis": {"titlePadding": 6, "titleFontSize": 11.5, "labelFontSize": 11.5},
         "legend": {"offset": 2, "labelFontSize": 11.5, "symbolSize": 300},
     }
@@ -85,7 +85,12 @@ def _lone(chart: Any) -> Any:
 def _series(shown: bool = True) -> tuple[alt.Color, alt.StrokeDash]:
     legend = (
         alt.Legend(
-            orient="top", title=None, labelLimit=150, columns=2, symbolType="stroke", symbolStrokeWidth=2.5,
+            orient="top",
+            title=None,
+            labelLimit=150,
+            columns=2,
+            symbolType="stroke",
+            symbolStrokeWidth=2.5,
             symbolOpacity=1,
         )
         if shown
@@ -179,9 +184,9 @@ def interval_band(title: str, unit: str) -> Spec:
 
 
 @cache
-def intervals(title: str, unit: str) -> Spec:
-    """A point and its interval for each name; columns name, value, low, high, series."""
-    color, _ = _series(False)
+def intervals(title: str, unit: str, legend: bool = False) -> Spec:
+    """A point and its interval for each name; columns name, value, low, high, series. legend: of the series."""
+    color, _ = _series(legend)
     base = alt.Chart(alt.NamedData("live")).encode(
         y=alt.Y("name:N", title=None, sort=None, axis=alt.Axis(labelLimit=320))
     )

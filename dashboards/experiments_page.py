@@ -42,7 +42,7 @@ def experiments_page() -> None:
 
 @st.cache_data(show_spinner=False, max_entries=4, ttl=600)
 def _summed(source: str, n_feedback: int, _live: Live) -> tuple[list[Variant], list[charts.Row]]:
-    """Once for each second in which anything came, whoever looks."""
+    """Once for each drawing, every two seconds, before which anything came, whoever looks."""
     feedback, names = _live.subscriber.records.feedback()
     return variants_of(feedback, names), over_time(feedback, names)
 
