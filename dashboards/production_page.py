@@ -11,10 +11,9 @@ from dashboards.monitor_panels import alerts_panel, measures_panel
 from dashboards.panels import STALE_S, chart, day, empty, note, number, panel, table, tiles
 from dashboards.process_panel import process_panel
 from dashboards.production_figures import lag_rows, overview, trending
-from dashboards.publishing import ask_replayer
+from dashboards.replay_panel import replay_panel
 from dashboards.rings import Series
 from dashboards.store_probe import TREND_DAYS
-from streams.errors import StreamLensError
 
 __all__ = ["production_page"]
 
@@ -38,7 +37,7 @@ _FULL_BAR = 100
 
 def production_page() -> None:
     _figures()
-    _replay_control()
+    replay_panel()
     _charts()
     _dead_letters()
     _monitors()
@@ -53,36 +52,6 @@ def _figures() -> None:
     point = records.latest("features.throughput")
     with panel("overview", "Now", None if point is None else point.at, now):
         tiles(overview(records, live.store), old=point is not None and now - point.at > STALE_S)
-
-
-@st.fragment
-def _replay_control() -> None:
-    live = shown_live()
-    if live is None:
-        return
-    with (
-        st.container(border=True, key="panel_control"),
-        st.container(horizontal=True, vertical_alignment="bottom", key="control_row"),
-    ):
-        if st.button("Pause replay", icon=":material/pause:", key="pause"):
-            _ask(live, "pause")
-        if st.button("Resume", icon=":material/play_arrow:", key="resume"):
-            _ask(live, "resume")
-        speed = st.number_input(
-            "Speed (unit of the run: times real time, or events/s)", 1.0, value=None, placeholder="for example 86400",
-            key="speed", width=330,
-        )  # fmt: skip
-        if st.button("Set speed", icon=":material/speed:", key="set_speed", disabled=speed is None):
-            _ask(live, "speed", speed)
-
-
-def _ask(live: Live, action: str, speed: float | None = None) -> None:
-    try:
-        ask_replayer(live, action, speed)
-    except StreamLensError as error:
-        st.error(str(error))
-    else:
-        st.toast(f"Asked the replayer: {action}{f' {speed:g}' if speed else ''}", icon=":material/send:")
 
 
 @st.fragment(run_every=2)  # of a chart one sees no more each second, and drawing is what costs a browser most
