@@ -7,17 +7,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 
 pytest.importorskip("playwright", reason="pip install --group dev")
 pytest.importorskip("streamlit", reason="pip install 'streamlens[pages]'")
 
-from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page
 
-from tests.dashboards.browser import PAGES, PHONE, WIDE, dashboard, keep, show, until
+from tests.dashboards.browser import PAGES, PHONE, WIDE, dashboard, faults, keep, show, until
 from tests.dashboards.conftest import Prepared
 from tests.dashboards.told import going_on, inject, tell
 
@@ -26,7 +24,7 @@ _OWN_ENDPOINTS = re.compile(r"/[a-z]+/(_stcore|component|media)/")
 _REFUSED = "Failed to load resource"
 """What the console says of each answer that is an error: those are looked at themselves."""
 _DRAWN = '[data-testid="stVegaLiteChart"] :is(canvas, svg.marks)'
-_CHARTS = {"production": 6, "recommendations": 1, "engineering": 1, "experiments": 2}
+_CHARTS = {"production": 6, "recommendations": 1, "engineering": 4, "experiments": 2}
 """At least so many are drawn."""
 
 
@@ -65,7 +63,7 @@ def test_a_page_is_sound_readable_and_quiet(page: Page, address: str, name: str,
         assert page.evaluate(_CLIPPED) == []
         assert page.evaluate(_TRAPS) == []
         keep(page, f"{name}-{width}-{scheme}", width)
-        assert _faults(page) == []
+        assert faults(page) == []
     assert [text for text in errors if not text.startswith(_REFUSED)] == []
     assert [one for one in refused if not (one.startswith("404") and _OWN_ENDPOINTS.search(one))] == []
     assert [url for url in asked if not url.startswith((address, "ws", "data:", "blob:"))] == []
@@ -80,12 +78,3 @@ _TRAPS = """() => [...document.querySelectorAll('.block-container *')]
         && one.clientHeight > 0 && !/textarea|pre/i.test(one.tagName))
     .map(one => one.className + ' ' + one.innerText.slice(0, 40))"""
 """Parts that scroll by themselves on the way down: a finger on them does not move the page."""
-
-
-def _faults(page: Page) -> list[dict[str, Any]]:
-    found = Axe().run(page, context={"exclude": [[".stAppHeader"]]}).response["violations"]
-    return [
-        {"id": one["id"], "impact": one["impact"], "where": [node["html"][:300] for node in one["nodes"][:3]]}
-        for one in found
-        if one["impact"] in ("serious", "critical")
-    ]

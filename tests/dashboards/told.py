@@ -10,9 +10,13 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import msgspec
+import pyarrow as pa
+import pyarrow.parquet as pq
 
+from models.experiment_files import EXPERIMENT_JSON
 from streams.bus import Producer, open_bus
 from streams.drift import GROUND_TRUTH, GroundTruth, InjectedDrift
 from streams.events import (
@@ -39,12 +43,29 @@ _SLATES = 2_400
 
 
 def inject(run: RunFolder) -> None:
-    """Have the run's folder say that drift was put in."""
+    """Have the run's folder say that drift was put in, and an experiment stand beside it."""
     assert run.info.split is not None
     begins = run.info.split.cutoff + 20 * DAY_S
     drift = InjectedDrift("rating-bias", 10, "high", begins, first_ordinal=1, n_records=90, parameters={})
     truth = GroundTruth(run.run_id, 0, 0, run.info.split.cutoff, 1, 2, [drift])
     run.write(GROUND_TRUTH, msgspec.json.encode(truth))
+    _experiment(run.var / "experiments" / "first")
+
+
+def _experiment(folder: Path) -> None:
+    """Write what an experiment of two models with learning curves leaves behind."""
+    folder.mkdir(parents=True)
+    outcomes = [
+        {"model": model, "seed": 0, "measures": {"ndcg@10": (0.2, 0.15, 0.25), "hit_rate@10": (0.4, 0.3, 0.5)}}
+        for model in ("mf", "vae")
+    ]
+    (folder / EXPERIMENT_JSON).write_bytes(msgspec.json.encode({"outcomes": outcomes}))
+    epochs = [
+        {"model": model, "seed": 0, "fit": 0, "epoch": n, "loss": 1 / n, "validation": 0.2 - 0.1 / n}
+        for model in ("mf", "vae")
+        for n in range(1, 9)
+    ]
+    pq.write_table(pa.Table.from_pylist(epochs), folder / "epochs.parquet")
 
 
 def tell(run: RunFolder) -> None:
@@ -124,7 +145,7 @@ def _closed(day: int, cutoff: int, at: float) -> list[Metric]:
 
 
 def _beat(i: int, at: float) -> list[Metric]:
-    """Heartbeats of two workers of one role and of two more, and what features, loop and replayer tell of themselves."""
+    """Heartbeats of two workers of one role and of two more, and what three of them tell of themselves."""
     told = [
         Metric(f"process.{name}", value, at, {"role": role, "host": "machine", "pid": pid})
         for role, pid in (("features", "4101"), ("features", "4102"), ("loop", "4200"), ("replayer", "4300"))
