@@ -51,8 +51,8 @@ Row = dict[str, Any]
 def _described(chart: Any, description: str) -> Spec:
     made: Spec = chart.properties(height=_HEIGHT, description=description).configure_view(strokeOpacity=0).to_dict()
     made.pop("data", None)
+    made["padding"] = {"left": 2, "right": 14, "top": 2, "bottom": 2}  # Streamlit puts 20 px below a chart without
     made["config"] |= {
-        "padding": {"left": 2, "right": 14, "top": 2, "bottom": 2},
         "axis": {"titlePadding": 6, "titleFontSize": 11.5, "labelFontSize": 11.5},
         "legend": {"offset": 2, "labelFontSize": 11.5, "symbolSize": 300},
     }
@@ -84,7 +84,15 @@ def _lone(chart: Any) -> Any:
 
 def _series(shown: bool = True) -> tuple[alt.Color, alt.StrokeDash]:
     legend = (
-        alt.Legend(orient="top", title=None, labelLimit=150, columns=2, symbolType="stroke", symbolStrokeWidth=2.5)
+        alt.Legend(
+            orient="top",
+            title=None,
+            labelLimit=150,
+            columns=2,
+            symbolType="stroke",
+            symbolStrokeWidth=2.5,
+            symbolOpacity=1,
+        )
         if shown
         else None
     )
@@ -99,7 +107,8 @@ def wall_lines(title: str, unit: str, legend: bool = True) -> Spec:
     """Series over wall time; columns t (ms since the epoch), value, series."""
     color, dash = _series(legend)
     base = alt.Chart(alt.NamedData("live"))
-    y = alt.Y("value:Q", title=unit, scale=alt.Scale(zero=True, nice=True), axis=alt.Axis(tickCount=4, format=",.3~r"))
+    scale = alt.Scale(nice=True, domain=alt.DomainUnionWith(unionWith=[0, 1]))  # a line of zeros stands at the bottom
+    y = alt.Y("value:Q", title=unit, scale=scale, axis=alt.Axis(tickCount=4, format=",.3~r"))
     tooltip = [
         alt.Tooltip("series:N"),
         alt.Tooltip("value:Q", format=",.4~g", title=unit),
@@ -175,9 +184,9 @@ def interval_band(title: str, unit: str) -> Spec:
 
 
 @cache
-def intervals(title: str, unit: str) -> Spec:
-    """A point and its interval for each name; columns name, value, low, high, series."""
-    color, _ = _series(False)
+def intervals(title: str, unit: str, legend: bool = False) -> Spec:
+    """A point and its interval for each name; columns name, value, low, high, series. legend: of the series."""
+    color, _ = _series(legend)
     base = alt.Chart(alt.NamedData("live")).encode(
         y=alt.Y("name:N", title=None, sort=None, axis=alt.Axis(labelLimit=320))
     )

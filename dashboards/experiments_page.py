@@ -6,7 +6,7 @@ import streamlit as st
 
 from dashboards import charts
 from dashboards.experiment_figures import Variant, control_of, difference, over_time, variants_of
-from dashboards.live import Live, NoRun, current_live
+from dashboards.live import Live, shown_live
 from dashboards.monitored_figures import drift_marks
 from dashboards.panels import Tile, chart, day, empty, note, number, panel, pill, table, tiles
 from streams.events import FEEDBACK
@@ -42,15 +42,15 @@ def experiments_page() -> None:
 
 @st.cache_data(show_spinner=False, max_entries=4, ttl=600)
 def _summed(source: str, n_feedback: int, _live: Live) -> tuple[list[Variant], list[charts.Row]]:
-    """Once for each second in which anything came, whoever looks."""
+    """Once for each drawing, every two seconds, before which anything came, whoever looks."""
     feedback, names = _live.subscriber.records.feedback()
     return variants_of(feedback, names), over_time(feedback, names)
 
 
 @st.fragment(run_every=2)
 def _variants() -> None:
-    live = current_live()
-    if isinstance(live, NoRun):
+    live = shown_live()
+    if live is None:
         return
     records, now = live.subscriber.records, live.now()
     at = records.published(FEEDBACK)

@@ -59,11 +59,11 @@ def _in_words(drifts: tuple[InjectedDrift, ...]) -> str:
 
 def _measure(live: Live, measure: Measure, drifts: tuple[InjectedDrift, ...]) -> None:
     title(measure.title, day(measure.event_time))
-    rows = charts.series_table(measure.lines, time="event").to_pylist()
+    rows = charts.series_table(measure.lines, time="event", scale=measure.unit.scale).to_pylist()
     rows += drift_marks(drifts) + alert_marks(live.subscriber.records.recent(ALERTS), measure.name)
     chart(
         charts.rows_table(rows, ("t", "value", "series", "kind")),
-        charts.event_lines(measure.title, measure.unit),
+        charts.event_lines(measure.title, measure.unit.title),
         height=200,
         key=f"measure_{measure.name}",
     )

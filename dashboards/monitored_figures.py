@@ -10,24 +10,12 @@ from dashboards.charts import Row
 from dashboards.live_records import LiveRecords, Placed
 from dashboards.panels import age_text, day
 from dashboards.rings import Series
+from dashboards.units import Unit, signal_unit, unit_of
 from streams.drift import InjectedDrift
 from streams.events import ALERTS, Alert
 
 __all__ = ["Measure", "alert_marks", "alert_rows", "drift_marks", "measured", "measures"]
 
-_UNITS = {
-    "ctr": "clicks by movies shown",
-    "rmse": "stars",
-    "precision": "P@10",
-    "ndcg": "NDCG@10",
-    "volume": "ratings a day",
-    "ratings_per_session": "ratings",
-    "revenue_per_user": "dollars (assumed)",
-    "popularity_kl": "nats",
-    "rating_kl": "nats",
-    "new_user_share": "share of a day's users",
-    "new_item_share": "share of a day's movies",
-}
 _OF_THE_AGENT = {"closed", "held", "throughput", "lag", "days", "store_errors", "transactions", "latency_ms"}
 _ACRONYMS = {"ctr", "rmse", "ndcg", "kl"}
 _DETECTOR = "detector."
@@ -41,7 +29,7 @@ class Measure:
     """
 
     name: str
-    unit: str
+    unit: Unit
     lines: list[tuple[str, Series]]
     about: str = ""
     simulated: bool = False
@@ -82,9 +70,7 @@ def measures(records: LiveRecords) -> list[Measure]:
 def _measure(name: str, parts: dict[str, Series]) -> Measure:
     values = parts[""]
     compared = [(part, parts[part]) for part in ("baseline", "low threshold", "high threshold") if part in parts]
-    return Measure(
-        name, _UNITS.get(name, "value"), [("value", values), *compared], _breaches(parts), "simulated" in values.labels
-    )
+    return Measure(name, unit_of(name), [("value", values), *compared], _breaches(parts), "simulated" in values.labels)
 
 
 def _breaches(parts: dict[str, Series]) -> str:
@@ -96,10 +82,10 @@ def _detector(name: str, parts: dict[str, Series]) -> Measure:
     """Of Page-Hinkley its statistic, which has a threshold; of any other what it observes, beside its mean before."""
     latest = parts.get("latest")
     if "statistic" in parts:
-        shown, unit = ("statistic", "threshold"), "standard deviations"
+        shown, unit = ("statistic", "threshold"), Unit("standard deviations")
         about = "" if latest is None else f"observed last: {latest.value[-1]:.4g}"
     else:
-        shown, unit = ("latest", "level"), "as the detector sees it"
+        shown, unit = ("latest", "level"), signal_unit(name)
         level = parts.get("significance")
         about = "" if level is None else f"compares all cuts, at a significance of {level.value[-1]:g}"
     lines = [(part, parts[part]) for part in shown if part in parts]

@@ -9,7 +9,7 @@ import numpy as np
 import streamlit as st
 
 from dashboards.list_panels import known_ratings, latency_panel, rated_next, why_panel
-from dashboards.live import Live, NoRun, current_live
+from dashboards.live import Live, shown_live
 from dashboards.panels import blank, day, empty, head, note, number, pill
 from dashboards.posters import poster, shelf_html
 from dashboards.production_figures import titled
@@ -33,8 +33,8 @@ _NEW_USERS_FROM = 1_000_000_000
 
 
 def recommendations_page() -> None:
-    live = current_live()
-    if isinstance(live, NoRun):
+    live = shown_live()
+    if live is None:
         return
     recommending = _ready(live)
     if isinstance(recommending, Lacking):
@@ -79,8 +79,8 @@ def _ready(live: Live) -> Recommending | Lacking:
 def _wait(lacking: Lacking) -> None:
     """Say what is lacking until it is there, or something else is lacking; then the page is drawn anew."""
     blank(lacking.title, lacking.text, [lacking.command] if lacking.command else [])
-    live = current_live()
-    if isinstance(live, NoRun) or _ready(live) != lacking:
+    live = shown_live()
+    if live is None or _ready(live) != lacking:
         st.rerun()
 
 
@@ -200,7 +200,7 @@ def _lists(live: Live, recommending: Recommending, user_id: int, user: UserHisto
 
 def _rules(recommending: Recommending) -> tuple[str, Rules]:
     variants = recommending.variants()
-    one, two, three, four, five = st.columns(5, gap="medium")
+    one, two, three, four, five = st.columns([2, 1, 1, 1, 1], gap="medium")
     with one:
         names = [CHAMPION, *sorted(variants.keys() - {CHAMPION})]
         shown = {name: f"champion ({variants.get(name, '-')})" if name == CHAMPION else name for name in names}

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from dashboards.charts import Row
 from dashboards.live_records import LiveRecords, Placed
 from dashboards.registry_view import RegistryView
+from dashboards.units import unit_of
 from models.decisions import AuditEntry
 from models.experiment_files import EXPERIMENT_JSON, read_experiment
 from models.registry import Version
@@ -54,7 +55,8 @@ def changed_at(view: RegistryView) -> float | None:
 
 
 def comparison_rows(view: RegistryView, measure: str, *, newest: int) -> list[Row]:
-    """The measure of the ``newest`` versions with its interval, and of their yardsticks, as rows of a chart.
+    """The measure of the ``newest`` versions with its interval, and of their yardsticks, as rows of a chart,
+    in the unit of the measure.
 
     A yardstick was measured on the slates of its version; where several versions have it, the newest one's is shown.
     """
@@ -66,16 +68,16 @@ def comparison_rows(view: RegistryView, measure: str, *, newest: int) -> list[Ro
         validation = version.manifest.validation
         if validation is None or measure not in validation.measures:
             continue
-        rows.append(_interval_row(version.version_id, validation.measures[measure], view.standing(version)))
+        rows.append(_interval_row(version.version_id, measure, validation.measures[measure], view.standing(version)))
         for name, measured in validation.yardsticks.items():
             if measure in measured:
                 shown = f"{name} on slates of {version.version_id}" if name in ids else name
-                yardsticks[name] = _interval_row(shown, measured[measure], "yardstick")
+                yardsticks[name] = _interval_row(shown, measure, measured[measure], "yardstick")
     return rows + list(yardsticks.values())
 
 
-def _interval_row(name: str, interval: tuple[float, float, float], series: str) -> Row:
-    value, low, high = interval
+def _interval_row(name: str, measure: str, interval: tuple[float, float, float], series: str) -> Row:
+    value, low, high = (unit_of(measure).scale * one for one in interval)
     return {"name": name, "value": value, "low": low, "high": high, "series": series}
 
 
@@ -150,10 +152,13 @@ def read_runs(folder: Path) -> list[Run]:
 
 
 def experiment_rows(run: Run, measure: str) -> list[Row]:
-    """Each model's measure with its interval over users, one row for each seed."""
+    """Each model's measure with its interval over users in its unit, one row for each seed."""
     return [
         _interval_row(
-            f"{outcome['model']}, seed {outcome['seed']}", tuple(outcome["measures"][measure]), outcome["model"]
+            f"{outcome['model']}, seed {outcome['seed']}",
+            measure,
+            tuple(outcome["measures"][measure]),
+            outcome["model"],
         )
         for outcome in run.about.get("outcomes", [])
         if measure in outcome.get("measures", {})

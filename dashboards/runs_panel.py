@@ -8,6 +8,7 @@ from dashboards import charts
 from dashboards.live import shown_live
 from dashboards.panels import chart, empty, title
 from dashboards.registry_figures import Run, epoch_rows, experiment_rows, read_runs
+from dashboards.units import curve_unit, unit_of
 
 __all__ = ["runs_panel"]
 
@@ -38,7 +39,7 @@ def runs_panel() -> None:
         rows = experiment_rows(chosen, measure)
         chart(
             charts.rows_table(rows, ("name", "value", "low", "high", "series")),
-            charts.intervals("Experiment", measure),
+            charts.intervals("Experiment", unit_of(measure).title),
             height=110 + 22 * len(rows),
             key="run_chart",
         )
@@ -53,7 +54,7 @@ def _curves(chosen: Run) -> None:
             if epochs:
                 chart(
                     charts.rows_table(epochs, ("epoch", "value", "series")),
-                    charts.learning_curves(name, name),
+                    charts.learning_curves(name, curve_unit(name).title),
                     height=190,
                     key=f"curve_{name}",
                 )

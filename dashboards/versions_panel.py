@@ -11,6 +11,7 @@ from dashboards.live import Live, shown_live
 from dashboards.panels import Tile, chart, day, empty, note, number, panel, pill, table, tiles
 from dashboards.registry_figures import changed_at, comparison_rows, measures_of
 from dashboards.registry_view import RegistryView, read_registry
+from dashboards.units import unit_of
 from models.registry import Version
 from streams.errors import StreamLensError
 from streams.events import DAY_S
@@ -125,13 +126,13 @@ def comparison_panel() -> None:
         rows = comparison_rows(view, measure, newest=_COMPARED)
         chart(
             charts.rows_table(rows, ("name", "value", "low", "high", "series")),
-            charts.intervals("Versions", measure),
+            charts.intervals("Versions", unit_of(measure).title, legend=True),
             height=110 + 24 * len(rows),
             key="comparison",
         )
         note(
-            "95 % intervals over users. Versions learnt up to different times were judged on different slates: "
-            "intervals that overlap say nothing."
+            "95 % intervals over users. Each name tells until when the version had learnt. Those learnt up to other "
+            "times were judged on different slates: neither apart nor overlapping do their intervals compare them."
         )
 
 

@@ -18,9 +18,15 @@ import numpy as np
 from streams.errors import ConfigError, StreamLensError
 from streams.run import RunFolder, current_run
 
-__all__ = ["address_of", "chromium", "command", "make_champion", "started", "until", "until_live"]
+__all__ = ["address_of", "chromium", "command", "find_chromium", "make_champion", "started", "until", "until_live"]
 
 _CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "chrome")
+
+
+def find_chromium() -> str | None:
+    """The program's path: that which STREAMLENS_TEST_CHROMIUM names, or the first on PATH."""
+    named = os.environ.get("STREAMLENS_TEST_CHROMIUM")
+    return named or next(filter(None, map(shutil.which, _CHROMIUM)), None)
 
 
 def chromium() -> str:
@@ -33,8 +39,7 @@ def chromium() -> str:
         import playwright.sync_api  # noqa: F401
     except ModuleNotFoundError:
         raise ConfigError("bench dashboard: expected Playwright, found none; pip install playwright") from None
-    named = os.environ.get("STREAMLENS_TEST_CHROMIUM")
-    path = named or next(filter(None, map(shutil.which, _CHROMIUM)), None)
+    path = find_chromium()
     if path is None:
         raise ConfigError("bench dashboard: expected Chromium on PATH, found none; apt install chromium")
     return path

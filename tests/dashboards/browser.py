@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -11,10 +10,11 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from streamlens.bench.pages_beside import find_chromium
 from tests.dashboards.runs import ROOT
 
 if TYPE_CHECKING:
@@ -25,11 +25,14 @@ __all__ = [
     "PAGES",
     "PHONE",
     "WIDE",
+    "choose",
     "chromium",
     "command",
     "dashboard",
+    "faults",
     "figure",
     "keep",
+    "rows",
     "show",
     "standing",
     "state",
@@ -48,13 +51,10 @@ PAGES = {
 }
 WIDE, PHONE = (1280, 900), (390, 844)
 
-_NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
-
 
 def chromium() -> str:
     """The program's path; skips where there is none, and fails where there must be one."""
-    named = os.environ.get("STREAMLENS_TEST_CHROMIUM")
-    found = named or next(filter(None, map(shutil.which, _NAMES)), None)
+    found = find_chromium()
     if found and Path(found).exists():
         return found
     how = "expected Chromium; install it (Debian, Ubuntu: apt install chromium) or set STREAMLENS_TEST_CHROMIUM to it"
@@ -127,6 +127,35 @@ def show(page: Page, address: str, name: str = "production") -> Page:
     page.goto(f"{address}/{PAGES[name]}")
     page.wait_for_selector("[data-standing]", timeout=20_000)
     return page
+
+
+def choose(page: Page, key: str, text: str) -> None:
+    """Choose ``text`` in the box of that key."""
+    page.locator(f".st-key-{key} input").click()
+    page.get_by_role("option", name=text, exact=True).click()
+
+
+def rows(page: Page, label: str) -> list[list[str]]:
+    """Cells of a table's body."""
+    table = page.locator(f'[aria-label="{label}"] tbody tr')
+    table.first.wait_for(timeout=20_000)
+    # At once: row by row, the table may be drawn anew meanwhile.
+    cells: list[list[str]] = table.evaluate_all(
+        "rows => rows.map(row => [...row.querySelectorAll('td')].map(cell => cell.innerText))"
+    )
+    return cells
+
+
+def faults(page: Page) -> list[dict[str, Any]]:
+    """What axe finds that keeps somebody from using the page."""
+    from axe_playwright_python.sync_playwright import Axe
+
+    found = Axe().run(page, context={"exclude": [[".stAppHeader"]]}).response["violations"]
+    return [
+        {"id": one["id"], "impact": one["impact"], "where": [node["html"][:300] for node in one["nodes"][:3]]}
+        for one in found
+        if one["impact"] in ("serious", "critical")
+    ]
 
 
 def figure(page: Page, name: str) -> str:

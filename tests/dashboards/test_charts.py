@@ -10,9 +10,11 @@ import pytest
 
 pytest.importorskip("altair", reason="pip install 'streamlens[pages]'")
 
+from agents.thresholds import default_thresholds
 from dashboards import charts
 from dashboards.launch import streamlit_arguments
 from dashboards.rings import Series
+from dashboards.units import signal_unit, unit_of
 from models.metrics import Floats
 
 SPECS = {
@@ -124,6 +126,33 @@ def test_a_single_value_is_drawn_as_a_point(name: str) -> None:
     ]
     assert points["mark"]["type"] == "point"
     assert {"x", "y", "color"} <= points["encoding"].keys()
+
+
+@pytest.mark.parametrize(
+    "measure",
+    [
+        "ctr",
+        "rmse",
+        "mae",
+        "ratings_per_session",
+        "hit_rate@10",
+        "coverage@10",
+        "ndcg@10",
+        "map@10",
+        "mrr@10",
+        *default_thresholds().rules,
+    ],
+)
+def test_measures_are_drawn_in_units_with_shares_in_per_cent(measure: str) -> None:
+    unit = unit_of(measure)
+    assert unit.title != measure
+    assert unit.title.endswith(", %") == (unit.scale == 100)
+    assert (measure == "ctr" or measure.endswith("_share")) <= (unit.scale == 100)
+
+
+def test_detectors_observe_in_the_unit_of_their_signal() -> None:
+    fallback = signal_unit("of somebody's own")
+    assert all(signal_unit(name) != fallback for name in default_thresholds().detectors)
 
 
 def series(*values: float) -> Series:

@@ -15,6 +15,7 @@ from dashboards.posters import poster, shelf_html
 from dashboards.production_figures import lag_rows, overview, trending
 from dashboards.recommender import UserHistory, merged, shelves
 from dashboards.registry_figures import asked
+from dashboards.replay_panel import replay_state
 from dashboards.store_probe import StoreView
 from featurestore.features import History, PopularItem
 from models.bootstrap import Interval
@@ -52,6 +53,30 @@ def test_tiles_show_the_newest_values_as_they_were_measured() -> None:
     assert (shown["applied"].value, shown["applied"].note) == ("12,345", "50% of 1,000 published")
     assert shown["latency"].value == "3.2"
     assert shown["lag"].value == "-"
+
+
+@pytest.mark.parametrize(
+    ("told", "text", "answers"),
+    [
+        ({}, "no replayer heard", False),
+        ({"process.rss_mib": 1.0}, "running", True),
+        ({"process.rss_mib": 1.0, "replay.rate": 700.0, "replay.paused": 0.0}, "running, 700 events/s", True),
+        ({"process.rss_mib": 1.0, "replay.rate": 0.0, "replay.paused": 1.0}, "paused", True),
+        ({"process.rss_mib": 1.0, "replay.published": 9.0, "replay.total": 9.0}, "replay complete", False),
+    ],
+)
+def test_a_replay_stands_as_its_replayer_says(told: dict[str, float], text: str, answers: bool) -> None:
+    metrics = [
+        Metric(name, value, 100.0, {"role": "replayer"} if "process" in name else {}) for name, value in told.items()
+    ]
+    state = replay_state(records_of(**{METRICS: metrics}), 102.0)
+    assert (state.text, state.answers) == (text, answers)
+
+
+def test_a_replayer_that_fell_silent_takes_no_request() -> None:
+    records = records_of(**{METRICS: [Metric("process.rss_mib", 1.0, 100.0, {"role": "replayer"})]})
+    state = replay_state(records, 130.0)
+    assert (state.text, state.answers) == ("replayer silent, 30 s ago", False)
 
 
 def test_lag_is_what_is_published_and_not_applied() -> None:

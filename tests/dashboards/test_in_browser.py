@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 
 import msgspec
 import pytest
 
-from streams.events import CONTROL, DAY_S, FEEDBACK, RATINGS, Feedback
-from tests.dashboards.browser import dashboard, figure, show, until
+from dashboards.store_probe import TREND_DAYS
+from streams.bus import open_bus
+from streams.events import CONTROL, DAY_S, DEADLETTER, FEEDBACK, RATINGS, Control, DeadLetter, Feedback, Rating
+from streams.run import RunFolder
+from tests.dashboards.browser import choose, dashboard, figure, rows, show, until
 from tests.dashboards.conftest import Prepared
 from tests.dashboards.runs import finished, publish, values
 
@@ -32,12 +36,28 @@ def address(prepared: Prepared, tmp_path_factory: pytest.TempPathFactory, browse
         yield found
 
 
+async def _ends(run: RunFolder) -> list[int]:
+    """Of each partition of the ratings."""
+    async with open_bus(run.bus_url) as bus:
+        return [held.end for _, held in sorted((await bus.offsets(RATINGS)).items())]
+
+
 def test_figures_are_those_of_the_log(page: Page, address: str, prepared: Prepared) -> None:
     show(page, address)
     until(lambda: figure(page, "applied") == f"{prepared.n:,}", "the ratings that were applied")
     until(lambda: page.locator('[data-panel="lag"]').count() == 1, "the lag panel")
-    ratings = sum(b'"type":"tick"' not in value for value in finished(values(prepared.run, RATINGS)))
-    assert ratings == prepared.n
+    log = [value for value in finished(values(prepared.run, RATINGS)) if b'"type":"tick"' not in value]
+    assert len(log) == prepared.n
+    lag = rows(page, "Lag by partition, in records")
+    ends = finished(_ends(prepared.run))
+    assert [row[1:4] for row in lag] == [[f"{end:,}", f"{end:,}", "0"] for end in ends]
+    ratings = [msgspec.json.decode(value, type=Rating) for value in log]
+    until_day = max(one.timestamp for one in ratings) // DAY_S * DAY_S + DAY_S
+    recent = Counter(one.movie_id for one in ratings if one.timestamp >= until_day - TREND_DAYS * DAY_S)
+    until(
+        lambda: [int(row[2]) for row in rows(page, "Trending movies")] == [n for _, n in recent.most_common(8)],
+        "the movies that were rated most",
+    )
     show(page, address, "experiments")
     slates = [msgspec.json.decode(value, type=Feedback) for value in finished(values(prepared.run, FEEDBACK))]
     for variant in ("champion", "challenger"):
@@ -59,33 +79,69 @@ def test_a_slider_makes_another_list_at_once(page: Page, address: str) -> None:
     page.get_by_role("slider", name="Diversity").press("End")
     until(lambda: listed() != before and len(listed()) == 10, "another list")
     assert listed()[0] == before[0]  # the best stays the best
+    page.get_by_role("slider", name="Diversity").press("Home")
+    until(lambda: listed() == before, "the list as scored")
+    page.get_by_role("slider", name="Recency of taste").press("ArrowRight")
+    until(lambda: listed() != before and len(listed()) == 10, "a list by what was rated last")
+    choose(page, "genre", "Comedy")
+    page.get_by_role("slider", name="Genre weight").press("End")
+
+    def of_the_genre() -> int:
+        return sum("Comedy" in text for text in shelf.locator(".sl-genres").all_inner_texts())
+
+    until(lambda: of_the_genre() >= 5, "a list of that genre")
+    why = page.locator(".st-key-panel_why")
+    why.locator('[data-testid="stVegaLiteChart"]').or_(why.get_by_text("No single reason")).first.wait_for()
 
 
-def test_ratings_given_here_are_published_and_make_a_list(page: Page, address: str, prepared: Prepared) -> None:
-    show(page, address, "recommendations")
-    page.get_by_role("radio", name="Me, as someone new").or_(page.get_by_text("Me, as someone new")).first.click()
-    page.locator('[class*="st-key-rate_"]').first.wait_for(timeout=20_000)
-    cells = page.locator('[class*="st-key-rate_"]')
-    for i in range(5):
-        cells.nth(i).locator("button").nth(4 - i % 2).click()
-        until(lambda i=i: page.get_by_text(f"{4 - i} more to go").count() == 1 or i == 4, "the count of stars")  # type: ignore[misc]
-    page.get_by_role("button", name="Publish, and see my list").click()
-    page.locator(".sl-shelf .sl-movie").first.wait_for(timeout=20_000)
-    given = [
-        fields
-        for fields in map(msgspec.json.decode, finished(values(prepared.run, RATINGS)))
-        if str(fields.get("source", "")).startswith("pages/")
-    ]
-    assert [fields["event_id"] for fields in sorted(given, key=lambda one: one["event_id"])] == [1, 2, 3, 4, 5]
-    assert {fields["rating"] for fields in given} == {4.0, 5.0}
-    assert len({fields["user_id"] for fields in given}) == 1
-    assert all(fields["timestamp"] % DAY_S == 0 or fields["timestamp"] > 0 for fields in given)
-    assert figure(page, "known") == "5"
-
-
-def test_the_replayer_is_asked_to_pause(page: Page, address: str, prepared: Prepared) -> None:
+def test_the_replayer_is_asked_to_pause_to_resume_and_for_another_speed(
+    page: Page, address: str, prepared: Prepared
+) -> None:
     show(page, address)
+    page.get_by_text("no replayer heard").wait_for(timeout=20_000)
+
+    def asked() -> list[tuple[str, str, float | None]]:
+        found = [msgspec.json.decode(value, type=Control) for value in finished(values(prepared.run, CONTROL))]
+        return [(one.run, one.action, one.speed) for one in found]
+
     page.get_by_role("button", name="Pause replay").click()
-    until(lambda: len(finished(values(prepared.run, CONTROL))) == 1, "the request")
-    (request,) = map(msgspec.json.decode, finished(values(prepared.run, CONTROL)))
-    assert (request["run"], request["action"]) == (prepared.run.run_id, "pause")
+    page.get_by_text("Published, but nobody is there to take it").first.wait_for(timeout=20_000)
+    until(lambda: len(asked()) == 1, "the first request")
+    page.get_by_role("button", name="Resume").click()
+    until(lambda: len(asked()) == 2, "the second request")
+    speed = page.get_by_label("Speed (unit of the run")
+    speed.fill("5000")
+    speed.press("Enter")
+    page.get_by_role("button", name="Set speed").click()
+    until(lambda: len(asked()) == 3, "the third request")
+    run = prepared.run.run_id
+    assert sorted(asked(), key=str) == [(run, "pause", None), (run, "resume", None), (run, "speed", 5000.0)]
+
+
+def test_all_dead_letters_can_be_paged_through_and_one_is_replayed(
+    page: Page, address: str, prepared: Prepared
+) -> None:
+    payload = '{"source":"other","event_id":%d,"user_id":77,"movie_id":3,"rating":4.5,"timestamp":1200000000}'
+    letters = [
+        DeadLetter(RATINGS, 0, i, "rating: was refused", payload % i, source="run/features", event_id=i + 1)
+        for i in range(23)
+    ]
+    publish(prepared.run, DEADLETTER, letters)
+    show(page, address)
+    page.get_by_text("23 in all").wait_for(timeout=30_000)
+    label = "Dead letters, newest first"
+    assert [row[1] for row in rows(page, label)] == [f"ratings/0/{i}" for i in range(22, 12, -1)]
+    page.get_by_label("Page of 3").fill("3")
+    page.get_by_label("Page of 3").press("Enter")
+    until(lambda: [row[1] for row in rows(page, label)] == [f"ratings/0/{i}" for i in (2, 1, 0)], "the last page")
+    choose(page, "letter", "ratings/0/1")
+    page.get_by_text('"event_id":1').first.wait_for(timeout=20_000)
+    page.get_by_role("button", name="Replay this record").click()
+    said = page.get_by_text("ratings/0/1: published")
+    said.wait_for(timeout=20_000)
+    age = page.locator('[data-panel="deadletters"] .sl-age')
+    before = age.inner_text()
+    until(lambda: age.inner_text() != before, "the panel, drawn anew")
+    assert said.count() == 1
+    replayed = [value for value in finished(values(prepared.run, RATINGS)) if b'"dlq/ratings/0/1"' in value]
+    assert len(replayed) == 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dashboards import charts
 from dashboards.live_records import LiveRecords
 from dashboards.monitored_figures import alert_marks, alert_rows, drift_marks, measures
+from dashboards.units import Unit
 from streams.drift import InjectedDrift
 from streams.events import ALERTS, METRICS, Alert, Metric
 from tests.dashboards.test_subscriber import batch
@@ -31,7 +32,7 @@ def test_measures_stand_beside_their_thresholds() -> None:
         told("closed", DAY), told("variant.ctr", 0.1, variant="a"), told("rmse.baseline", 0.9),
     ]  # fmt: skip
     ctr, volume = measures(records_of(METRICS, *metrics))
-    assert (ctr.name, ctr.unit, ctr.event_time) == ("ctr", "clicks by movies shown", DAY)
+    assert (ctr.name, ctr.unit, ctr.event_time) == ("ctr", Unit("CTR, %", 100), DAY)
     assert [name for name, _ in ctr.lines] == ["value", "baseline", "low threshold"]
     assert ctr.about == "breached 3 of 7 closes in a row"
     assert [name for name, _ in volume.lines] == ["value", "low threshold", "high threshold"]
@@ -51,9 +52,9 @@ def test_detectors_stand_beside_what_they_fire_at() -> None:
         told("detector.threshold", 9, detector="warming up"),
     ]  # fmt: skip
     stars, taste = measures(records_of(METRICS, *metrics))
-    assert (stars.name, stars.unit, stars.about) == ("stars", "standard deviations", "observed last: 3.5")
+    assert (stars.name, stars.unit.title, stars.about) == ("stars", "standard deviations", "observed last: 3.5")
     assert [(name, series.value.tolist()) for name, series in stars.lines] == [("statistic", [5]), ("threshold", [14])]
-    assert (taste.name, taste.unit) == ("taste", "as the detector sees it")
+    assert (taste.name, taste.unit.title) == ("taste", "log of likelihoods")
     assert [(name, series.value.tolist()) for name, series in taste.lines] == [("latest", [0.5]), ("level", [0.4])]
     assert "significance of 0.002" in taste.about
 

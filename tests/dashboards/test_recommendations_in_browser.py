@@ -14,28 +14,16 @@ pytest.importorskip("streamlit", reason="pip install 'streamlens[pages]'")
 from playwright.sync_api import Browser, Page
 
 from featurestore.reader import FeatureReader
-from streams.events import DEADLETTER, RATINGS, DeadLetter
-from tests.dashboards.browser import dashboard, figure, show, until, worker
+from streams.events import RATINGS
+from tests.dashboards.browser import choose, dashboard, figure, rows, show, until, worker
 from tests.dashboards.conftest import Prepared
-from tests.dashboards.runs import finished, publish, values
+from tests.dashboards.runs import finished, values
 
 
 @pytest.fixture(scope="module")
 def address(prepared: Prepared, tmp_path_factory: pytest.TempPathFactory, browser: Browser) -> Iterator[str]:
     with dashboard(prepared.var, tmp_path_factory.mktemp("recommendations-log") / "log") as found:
         yield found
-
-
-def choose(page: Page, key: str, text: str) -> None:
-    page.locator(f".st-key-{key} input").click()
-    page.get_by_role("option", name=text, exact=True).click()
-
-
-def rows(page: Page, label: str) -> list[list[str]]:
-    """Cells of a table's body."""
-    table = page.locator(f'[aria-label="{label}"] tbody tr')
-    table.first.wait_for(timeout=20_000)
-    return [row.locator("td").all_inner_texts() for row in table.all()]
 
 
 def test_what_a_user_really_rated_next_is_shown_on_demand(page: Page, address: str, prepared: Prepared) -> None:
@@ -111,30 +99,3 @@ def test_somebody_new_is_stored_like_everybody_else(page: Page, address: str, pr
 def reader_movies(prepared: Prepared, user_id: int) -> list[int]:
     with FeatureReader(prepared.run.store_url) as reader:
         return reader.history(user_id).movie_id.tolist()
-
-
-def test_all_dead_letters_can_be_paged_through_and_one_is_replayed(
-    page: Page, address: str, prepared: Prepared
-) -> None:
-    payload = '{"source":"other","event_id":%d,"user_id":77,"movie_id":3,"rating":4.5,"timestamp":1200000000}'
-    letters = [
-        DeadLetter(RATINGS, 0, i, "rating: was refused", payload % i, source="run/features", event_id=i + 1)
-        for i in range(23)
-    ]
-    publish(prepared.run, DEADLETTER, letters)
-    show(page, address)
-    page.get_by_text("23 in all").wait_for(timeout=30_000)
-    label = "Dead letters, newest first"
-    assert [row[1] for row in rows(page, label)] == [f"ratings/0/{i}" for i in range(22, 12, -1)]
-    page.get_by_label("Page of 3").fill("3")
-    page.get_by_label("Page of 3").press("Enter")
-    until(lambda: [row[1] for row in rows(page, label)] == [f"ratings/0/{i}" for i in (2, 1, 0)], "the last page")
-    choose(page, "letter", "ratings/0/1")
-    page.get_by_text('"event_id":1').first.wait_for(timeout=20_000)
-    page.get_by_role("button", name="Replay this record").click()
-    said = page.get_by_text("ratings/0/1: published")
-    said.wait_for(timeout=20_000)
-    page.wait_for_timeout(2_500)  # the panel has been drawn anew
-    assert said.count() == 1
-    replayed = [value for value in finished(values(prepared.run, RATINGS)) if b'"dlq/ratings/0/1"' in value]
-    assert len(replayed) == 1

@@ -18,7 +18,7 @@ from featurestore.sqlite import database_path
 from models.registry import Registry
 from streams.events import DAY_S
 from streams.run import RunFolder
-from tests.dashboards.browser import WIDE, dashboard, keep, show
+from tests.dashboards.browser import WIDE, dashboard, faults, keep, show
 from tests.dashboards.runs import add_version, finished, make_run, replay, work_until
 
 N = 600
@@ -39,19 +39,24 @@ def says(page: Page, text: str) -> None:
     page.get_by_text(text).first.wait_for(timeout=30_000)
 
 
+def kept_and_sound(page: Page, name: str) -> None:
+    keep(page, name, WIDE[0])
+    assert faults(page) == []
+
+
 def test_what_is_missing_is_told_until_it_comes(page: Page, address: str, run: RunFolder) -> None:
     """A run without a log, then without features, then without a champion: one page, which is never loaded again."""
     show(page, address, "recommendations")
     page.locator("[data-standing=bad]").wait_for(timeout=20_000)
     says(page, "bus away")
     says(page, "No feature store yet")
-    keep(page, "state-bus-away", WIDE[0])
+    kept_and_sound(page, "state-bus-away")
     finished(replay(run, 0, N))
     says(page, "no features yet")
-    keep(page, "state-no-features", WIDE[0])
+    kept_and_sound(page, "state-no-features")
     finished(work_until(run, N))
     says(page, "No champion yet")
-    keep(page, "state-no-champion", WIDE[0])
+    kept_and_sound(page, "state-no-champion")
     assert run.info.split is not None
     version = add_version(run, "popularity", as_of=run.info.split.cutoff - DAY_S)
     Registry(run.path / "models").promote(version, by="test", why="the first")
@@ -81,10 +86,10 @@ def test_a_store_that_a_writer_has_locked_is_told_and_comes_back(page: Page, tmp
             says(page, "store away")
             says(page, "The store cannot be read for now")
             assert page.locator('[data-testid="stException"]').count() == 0
-            keep(page, "state-store-locked-recommendations", WIDE[0])
+            kept_and_sound(page, "state-store-locked-recommendations")
             show(page, address)
             says(page, "store: ")
-            keep(page, "state-store-locked", WIDE[0])
+            kept_and_sound(page, "state-store-locked")
             lock.close()
             page.locator('[data-panel="lag"][data-state="fresh"]').wait_for(timeout=30_000)
             assert page.get_by_text("store away").count() == 0
