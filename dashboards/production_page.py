@@ -10,7 +10,7 @@ from dashboards.live import Live, NoRun, current_live
 from dashboards.monitor_panels import alerts_panel, measures_panel
 from dashboards.panels import STALE_S, chart, day, empty, note, number, panel, table, tiles
 from dashboards.process_panel import process_panel
-from dashboards.production_figures import lag_rows, overview, trending
+from dashboards.production_figures import lag_rows, of_all_workers, overview, trending
 from dashboards.publishing import ask_replayer
 from dashboards.rings import Series
 from dashboards.store_probe import TREND_DAYS
@@ -57,7 +57,7 @@ def _figures() -> None:
     records, now = live.subscriber.records, live.now()
     point = records.latest("features.throughput")
     with panel("overview", "Now", None if point is None else point.at, now):
-        tiles(overview(records, live.store), old=point is not None and now - point.at > STALE_S)
+        tiles(overview(records, live.store, live.subscriber.ends), old=point is not None and now - point.at > STALE_S)
 
 
 @st.fragment
@@ -111,7 +111,7 @@ def _line_panel(live: Live, name: str, title: str, unit: str, wanted: _Wanted) -
     shown: list[tuple[str, Series]] = []
     at: float | None = None
     for metric, labels, label in wanted:
-        series = live.subscriber.records.series(metric, **labels)
+        series = of_all_workers(metric, live.subscriber.records.of_workers(metric, **labels))
         if series is None or series.last is None:
             continue
         at = max(at or 0.0, series.last.at)
