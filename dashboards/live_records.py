@@ -55,6 +55,8 @@ _EVENT_DAYS = 4_096
 _SERIES = 3_000
 """Labels name processes, so that in a long run there are ever more; those that nobody tells any more make room."""
 _NAME_BYTES = 200
+_VARIANTS = 100
+"""Told apart; those that come after them count as one, `other`."""
 
 _DECODERS: Mapping[str, msgspec.json.Decoder[Any]] = {
     METRICS: msgspec.json.Decoder(Metric),
@@ -187,7 +189,8 @@ class LiveRecords:
             del self._series[key]
 
     def _keep_feedback(self, feedback: Feedback) -> None:
-        variant = self._variants.setdefault(feedback.variant, len(self._variants)) if len(self._variants) < 100 else 0
+        known = feedback.variant in self._variants or len(self._variants) < _VARIANTS
+        variant = self._variants.setdefault(feedback.variant if known else "other", len(self._variants))
         self._feedback.add(
             (
                 feedback.timestamp,

@@ -142,6 +142,14 @@ def test_what_comes_twice_counts_once() -> None:
     assert [placed.record.slate_id for placed in records.recent(IMPRESSIONS)] == ["s"]
 
 
+def test_variants_beyond_what_is_told_apart_are_others_and_known_ones_stay() -> None:
+    records = LiveRecords()
+    told = [*(f"v{i}" for i in range(102)), "v7"]
+    records.take([batch(FEEDBACK, *(feedback(i + 1, name) for i, name in enumerate(told)))])
+    rows, names = records.feedback()
+    assert [names[i] for i in rows["variant"][-4:]] == ["v99", "other", "other", "v7"]
+
+
 def test_ages_are_those_of_measuring_and_publishing() -> None:
     records = LiveRecords()
     assert records.latest("features.lag") is None
