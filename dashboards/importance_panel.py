@@ -15,8 +15,8 @@ from streams.errors import StreamLensError
 
 __all__ = ["importance_panel"]
 
-_USERS = 250
-"""Of the validation window, to measure importance on."""
+_USERS = 1_000
+"""At most, of those who had rated before the validation window, to measure importance on."""
 
 
 @st.fragment
@@ -82,7 +82,7 @@ def _measured(
     version_id: str, _live: Live, _version: Version, _validation: Validation
 ) -> tuple[int, float, list[Importance]]:
     recommending = _live.recommending()
-    histories = [recommending.history(user) for user in recommending.users(_USERS)]
+    histories = [recommending.history(user) for user in recommending.users(_USERS, before=_validation.start)]
     window = window_of(histories, _validation.start, _version.manifest.as_of)
     if not len(window):
         return 0, 0.0, []
