@@ -24,7 +24,7 @@ _SAID = "said_of_letter"
 
 def dead_letters_panel(live: Live) -> None:
     records, now = live.subscriber.records, live.now()
-    heard = live.subscriber.heard_at
+    heard = live.bus_heard
     with panel("deadletters", "Dead letters", records.published(DEADLETTER), now, stale_after_s=None, heard=heard):
         if not records.recent(DEADLETTER):
             empty("None", "What cannot be processed comes here with its reason; nothing is lost silently.")

@@ -55,7 +55,7 @@ def _variants() -> None:
     records, now = live.subscriber.records, live.now()
     at = records.published(FEEDBACK)
     if not records.n_feedback:
-        with panel("variants", "Variants", None, now, heard=live.subscriber.heard_at):
+        with panel("variants", "Variants", None, now, heard=live.bus_heard):
             empty(
                 "No feedback yet",
                 "The loop serves variants and tells what was clicked.",
@@ -67,9 +67,7 @@ def _variants() -> None:
     assert control is not None
     if any(one.simulated for one in variants):
         st.warning(_SIMULATED, icon=":material/smart_toy:")
-    with panel(
-        "variants", "Variants, since feedback is kept here", at, now, stale_after_s=30.0, heard=live.subscriber.heard_at
-    ):
+    with panel("variants", "Variants, since feedback is kept here", at, now, stale_after_s=30.0, heard=live.bus_heard):
         tiles([_tile(one) for one in variants])
         table(_COLUMNS, [_row(one, control) for one in variants], numbers=(1, 2, 3, 4), label="Variants")
         note(
@@ -77,7 +75,7 @@ def _variants() -> None:
             "Intervals are bootstrapped over users, since what one user clicks hangs together. They hold for one "
             "look: who looks every minute until one excludes zero will find one."
         )
-    with panel("ctr_time", "Click rate over event time", at, now, stale_after_s=30.0, heard=live.subscriber.heard_at):
+    with panel("ctr_time", "Click rate over event time", at, now, stale_after_s=30.0, heard=live.bus_heard):
         if rows:
             chart(
                 charts.rows_table(rows, ("t", "value", "low", "high", "n", "series")),
@@ -93,9 +91,7 @@ def _variants() -> None:
         if live.target.drift:
             marks = ", ".join(f"{mark['series']}" for mark in drift_marks(live.target.drift))
             note(f"Injected into this run: {marks}, from {day(min(d.begins for d in live.target.drift))} on.")
-    with panel(
-        "ctr_intervals", "Click rate of all kept feedback", at, now, stale_after_s=30.0, heard=live.subscriber.heard_at
-    ):
+    with panel("ctr_intervals", "Click rate of all kept feedback", at, now, stale_after_s=30.0, heard=live.bus_heard):
         shown = [
             {
                 "name": one.name,

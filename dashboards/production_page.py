@@ -56,7 +56,7 @@ def _figures() -> None:
         return
     records, now = live.subscriber.records, live.now()
     point = records.latest("features.throughput")
-    with panel("overview", "Now", None if point is None else point.at, now):
+    with panel("overview", "Now", None if point is None else point.at, now, heard=live.bus_heard):
         tiles(overview(records, live.store, live.subscriber.ends), old=point is not None and now - point.at > STALE_S)
 
 
@@ -118,7 +118,7 @@ def _line_panel(live: Live, name: str, title: str, unit: str, wanted: _Wanted) -
         recent = series.since(series.last.at - _SHOWN_S)
         if series.last.at > now - _SHOWN_S or len(shown) == 0:
             shown.append((label, recent))
-    with panel(name, title, at, now):
+    with panel(name, title, at, now, heard=live.bus_heard):
         if not shown:
             empty("Nothing measured yet", "The features agent tells this twice a second.", "streamlens worker")
             return
@@ -129,8 +129,8 @@ def _line_panel(live: Live, name: str, title: str, unit: str, wanted: _Wanted) -
 
 def _lag_panel(live: Live) -> None:
     store, subscriber, now = live.store, live.subscriber, live.now()
-    at = min(subscriber.ends_at, store.at) or None
-    with panel("lag", "Lag by partition", at, now):
+    looks = [at for at in (subscriber.ends_at, store.at) if at]  # of bus and store; one alone is shown, too
+    with panel("lag", "Lag by partition", min(looks, default=None), now, heard=live.bus_heard):
         rows = lag_rows(subscriber.ends, store)
         if not rows:
             empty("No ratings on the bus yet", "The replay makes the topic.", "streamlens replay")
@@ -158,7 +158,8 @@ def _lag_panel(live: Live) -> None:
 
 def _trend_panel(live: Live) -> None:
     store, now = live.store, live.now()
-    with panel("trending", f"Trending movies, last {TREND_DAYS} event days", store.at or None, now):
+    heard = live.store_heard if store.state != "missing" else None
+    with panel("trending", f"Trending movies, last {TREND_DAYS} event days", store.at or None, now, heard=heard):
         rows = trending(store)
         if not rows and store.state == "away":
             empty("The store cannot be read for now", store.problem)

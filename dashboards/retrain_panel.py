@@ -81,7 +81,7 @@ def requests_panel() -> None:
     told = [at for at in map(records.published, (RETRAIN, MODELS)) if at is not None]
     with panel(
         "requests", "Requests, and what came of them", max(told, default=None), now,
-        stale_after_s=None, heard=live.subscriber.heard_at,
+        stale_after_s=None, heard=live.bus_heard,
     ):  # fmt: skip
         found = asked(records)
         if not found:

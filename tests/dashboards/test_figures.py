@@ -10,7 +10,7 @@ import pytest
 from dashboards.experiment_figures import control_of, difference, over_time, variants_of, wilson
 from dashboards.feature_importance import importances, window_of
 from dashboards.live_records import LiveRecords
-from dashboards.panels import age_text
+from dashboards.panels import Heard, age_text
 from dashboards.posters import poster, shelf_html
 from dashboards.production_figures import lag_rows, of_all_workers, overview, trending
 from dashboards.recommender import UserHistory, merged, shelves
@@ -227,3 +227,18 @@ def test_histories_that_are_empty_have_no_window() -> None:
     assert len(window_of([history(1, 2)], 100, 200)) == 0, "nothing was rated before it"
     assert len(window_of([history(1, 2)], 101, 200)) == 1
     assert isinstance(window_of([], 0, 10).before, Histories)
+
+
+@pytest.mark.parametrize(
+    ("heard", "silent", "connecting"),
+    [
+        (Heard(0.0, 996.0), False, True),
+        (Heard(0.0, 994.0), True, False),
+        (Heard(996.0, 900.0), False, False),
+        (Heard(994.0, 900.0), True, False),
+    ],
+)
+def test_who_has_not_answered_yet_is_connecting_before_it_is_silent(
+    heard: Heard, silent: bool, connecting: bool
+) -> None:
+    assert (heard.silent(1_000.0), heard.connecting(1_000.0)) == (silent, connecting)
