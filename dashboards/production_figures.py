@@ -12,7 +12,7 @@ from dashboards.panels import Tile, number
 from dashboards.rings import Series
 from dashboards.store_probe import StoreView
 
-__all__ = ["LagRow", "Trend", "lag_rows", "of_all_workers", "overview", "titled", "trending"]
+__all__ = ["LagRow", "Trend", "lag_rows", "of_all_workers", "overview", "passed_over", "titled", "trending"]
 
 _AT_WORK_S = 2.0
 """Workers tell twice a second; one that has not told for so long before the last of them did has ended."""
@@ -100,6 +100,14 @@ def overview(records: LiveRecords, store: StoreView, ends: Mapping[int, int]) ->
         Tile("freshness", "Freshness", number(latest("features.freshness_s"), 2), "s", "age of the oldest waiting"),
         Tile("dead_letters", "Dead letters", number(counted("invalid")), "records", others),
     ]
+
+
+def passed_over(records: LiveRecords) -> str:
+    """What was found on the bus that is none of its topic's records; empty where all was."""
+    found = {topic: n for topic, n in sorted(records.garbage.items()) if n}
+    if not found:
+        return ""
+    return "not readable, and passed over: " + ", ".join(f"{number(n)} on {topic}" for topic, n in found.items())
 
 
 def _at_work(records: LiveRecords, name: str, **labels: str) -> list[float]:

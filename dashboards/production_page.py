@@ -10,7 +10,7 @@ from dashboards.live import Live, NoRun, current_live
 from dashboards.monitor_panels import alerts_panel, measures_panel
 from dashboards.panels import STALE_S, chart, day, empty, note, number, panel, table, tiles
 from dashboards.process_panel import process_panel
-from dashboards.production_figures import lag_rows, of_all_workers, overview, trending
+from dashboards.production_figures import lag_rows, of_all_workers, overview, passed_over, trending
 from dashboards.publishing import ask_replayer
 from dashboards.rings import Series
 from dashboards.store_probe import TREND_DAYS
@@ -58,6 +58,8 @@ def _figures() -> None:
     point = records.latest("features.throughput")
     with panel("overview", "Now", None if point is None else point.at, now, heard=live.bus_heard):
         tiles(overview(records, live.store, live.subscriber.ends), old=point is not None and now - point.at > STALE_S)
+        if garbage := passed_over(records):
+            note(garbage)
 
 
 @st.fragment

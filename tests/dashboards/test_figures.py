@@ -12,7 +12,7 @@ from dashboards.feature_importance import importances, window_of
 from dashboards.live_records import LiveRecords
 from dashboards.panels import Heard, age_text
 from dashboards.posters import poster, shelf_html
-from dashboards.production_figures import lag_rows, of_all_workers, overview, trending
+from dashboards.production_figures import lag_rows, of_all_workers, overview, passed_over, trending
 from dashboards.recommender import UserHistory, merged, shelves
 from dashboards.registry_figures import asked
 from dashboards.store_probe import StoreView
@@ -91,6 +91,12 @@ def test_a_chart_of_two_workers_has_one_line() -> None:
     assert line is not None
     rate = dict(zip(line.at.tolist(), line.value.tolist(), strict=True))
     assert (rate[0.0], rate[4.0], rate[9.0]) == (40.0, 100.0, 40.0)
+
+
+def test_what_cannot_be_read_is_told_by_topic() -> None:
+    records = records_of(**{METRICS: [b"{", b"[]"], FEEDBACK: [b"?"], MODELS: []})
+    assert passed_over(records) == "not readable, and passed over: 1 on feedback, 2 on metrics"
+    assert passed_over(LiveRecords()) == ""
 
 
 def test_lag_is_what_is_published_and_not_applied() -> None:
