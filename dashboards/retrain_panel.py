@@ -12,7 +12,6 @@ from dashboards.panels import STALE_S, age_text, day, empty, note, panel, pill, 
 from dashboards.publishing import SHORTEST_JUSTIFICATION, request_retrain
 from dashboards.registry_figures import Asked, asked, heard_of
 from dashboards.registry_view import serving_version
-from dashboards.versions_panel import registry_of
 from models.decisions import AuditEntry
 from models.kinds import MODELS as KINDS
 from models.registry import Registry
@@ -91,9 +90,18 @@ def requests_panel() -> None:
         if found[0].outcome is None and (at is None or now - at > STALE_S):
             last = "" if at is None else f" (last heard of {age_text(now - at)})"
             st.warning(f"No trainer is at work{last}: requests stay open. Start `streamlens worker --role trainer`.")
-        view = registry_of(live)
+        trail = _trail(live)
         for one in found[:_SHOWN]:
-            _request(one, one.undone(view.trail) if view else None, now)
+            _request(one, one.undone(trail), now)
+
+
+def _trail(live: Live) -> list[AuditEntry]:
+    """Decisions alone: each second is too often to read all versions."""
+    try:
+        return Registry(live.target.models).audit()
+    except StreamLensError as error:
+        st.warning(str(error))
+        return []
 
 
 def _request(one: Asked, undone: AuditEntry | None, now: float) -> None:
