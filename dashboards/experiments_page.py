@@ -6,7 +6,8 @@ import streamlit as st
 
 from dashboards import charts
 from dashboards.experiment_figures import Variant, control_of, difference, over_time, variants_of
-from dashboards.live import Live, NoRun, current_live
+from dashboards.live import NoRun, current_live
+from dashboards.live_records import LiveRecords
 from dashboards.monitored_figures import drift_marks
 from dashboards.panels import Tile, chart, day, empty, note, number, panel, pill, table, tiles
 from streams.events import FEEDBACK
@@ -41,9 +42,9 @@ def experiments_page() -> None:
 
 
 @st.cache_data(show_spinner=False, max_entries=4, ttl=600)
-def _summed(source: str, n_feedback: int, _live: Live) -> tuple[list[Variant], list[charts.Row]]:
-    """Once for each second in which anything came, whoever looks."""
-    feedback, names = _live.subscriber.records.feedback()
+def _summed(generation: int, n_feedback: int, _records: LiveRecords) -> tuple[list[Variant], list[charts.Row]]:
+    """Once for each look at which anything has come, whoever looks."""
+    feedback, names = _records.feedback()
     return variants_of(feedback, names), over_time(feedback, names)
 
 
@@ -62,7 +63,7 @@ def _variants() -> None:
                 "streamlens worker --role loop",
             )
         return
-    variants, rows = _summed(live.source, records.n_feedback, live)
+    variants, rows = _summed(records.generation, records.n_feedback, records)
     control = control_of(variants)
     assert control is not None
     if any(one.simulated for one in variants):

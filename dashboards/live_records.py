@@ -7,6 +7,7 @@ import threading
 from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import count
 from typing import Any
 
 import msgspec
@@ -86,6 +87,9 @@ _Key = tuple[str, tuple[tuple[str, str], ...], str]
 _EACH_WORKERS = "features."
 
 
+_generations = count(1)
+
+
 @dataclass(frozen=True, slots=True)
 class Placed:
     """A record, where it stands, and when it was published (wall time, seconds since the epoch)."""
@@ -100,10 +104,12 @@ class LiveRecords:
     """The last records of each topic, metrics as series. Thread-safe; what is handed out never changes.
 
     At least once is what the bus promises: a record whose id is not above the last one of its source on its partition
-    was there before. Records that are none of their topic's are counted and passed over.
+    was there before. Records that are none of their topic's are counted and passed over. generation: no other in this
+    process has it, so that what was computed of a log that was replaced is not taken for this one's.
     """
 
     def __init__(self) -> None:
+        self.generation = next(_generations)
         self._lock = threading.Lock()
         self._series: dict[_Key, SeriesRing] = {}
         self._recent: dict[str, deque[Placed]] = {

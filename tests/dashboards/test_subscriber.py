@@ -215,6 +215,7 @@ def test_another_log_in_its_place_is_read_anew(watched: Watched, tmp_path: Path)
     publish(watched.url, FEEDBACK, *(feedback(i) for i in range(1, 6)))
     watched.subscriber.start()
     until(lambda: watched.records.n_feedback == 5, "the first log")
+    first = watched.records.generation
     other = tmp_path / "other"
     other.mkdir()
     publish(f"sqlite:///{other}/bus.db", FEEDBACK, feedback(1))
@@ -223,6 +224,7 @@ def test_another_log_in_its_place_is_read_anew(watched: Watched, tmp_path: Path)
     for path in other.iterdir():
         path.rename(tmp_path / path.name)  # the new one is whole at once: nothing is read while it is made
     until(lambda: watched.records.n_feedback == 1, "the second log")
+    assert watched.records.generation != first, "what was computed of the old log is not shown for the new"
 
 
 def test_pages_publish_through_it(watched: Watched) -> None:
