@@ -85,7 +85,7 @@ def overview(records: LiveRecords, store: StoreView, ends: Mapping[int, int]) ->
             return latest(f"features.{name}")
         if name == "lag":
             return sum(row.lag or 0 for row in lag_rows(ends, store))
-        return sum(getattr(row, name) for row in store.applied)
+        return sum(float(getattr(row, name)) for row in store.applied)
 
     p50, p99 = (latest("features.latency_ms", quantile=quantile) for quantile in ("p50", "p99"))
     published, total = latest("replay.published"), latest("replay.total")

@@ -131,8 +131,9 @@ def _line_panel(live: Live, name: str, title: str, unit: str, wanted: _Wanted) -
 
 def _lag_panel(live: Live) -> None:
     store, subscriber, now = live.store, live.subscriber, live.now()
+    heard = live.store_heard if store.state == "away" else live.bus_heard
     looks = [at for at in (subscriber.ends_at, store.at) if at]  # of bus and store; one alone is shown, too
-    with panel("lag", "Lag by partition", min(looks, default=None), now, heard=live.bus_heard):
+    with panel("lag", "Lag by partition", min(looks, default=None), now, heard=heard):
         rows = lag_rows(subscriber.ends, store)
         if not rows:
             empty("No ratings on the bus yet", "The replay makes the topic.", "streamlens replay")
