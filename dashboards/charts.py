@@ -247,17 +247,23 @@ def learning_curves(title: str, unit: str) -> Spec:
 
 
 def thinned(t: Floats, value: Floats, n: int = _POINTS) -> tuple[Floats, Floats]:
-    """At most about ``n`` points of a series: every k-th, counted from the start of time, and the last one.
+    """The least and the most of a series in each stretch of time, so that spikes stay, and the last: at most ``n + 1``.
 
-    Counted so that a point that is shown stays shown while the series grows.
+    Stretches stand where they are while a series grows and its first points go: what is shown stays shown. ``t`` rises.
 
-    >>> thinned(np.arange(10.0), np.arange(10.0) * 2, n=5)[0].tolist()
-    [0.0, 2.0, 4.0, 6.0, 8.0, 9.0]
+    >>> t, value = thinned(np.arange(10.0), np.array([0.0, 1, 9, 1, 0, 0, 1, 0, 0, 0]), n=6)
+    >>> t.tolist(), value.tolist()
+    ([0.0, 2.0, 8.0, 9.0], [0.0, 9.0, 0.0, 0.0])
     """
-    if len(t) <= n:
+    if len(t) <= n or t[-1] <= t[0]:
         return t, value
-    k = -(-len(t) // n)
-    kept = np.unique(np.append(np.arange(0, len(t), k), len(t) - 1))
+    # Of a power of two, so that the stretches of a window that gets a bit longer are the same; one is cut at each end.
+    length_s = 2.0 ** np.ceil(np.log2((t[-1] - t[0]) / (n // 2 - 1)))
+    stretch = np.floor(t / length_s)
+    order = np.lexsort((t, value, stretch))
+    first = np.flatnonzero(np.diff(stretch[order], prepend=np.nan))
+    last = np.append(first[1:], len(order)) - 1
+    kept = np.unique(np.concatenate([order[first], order[last], [len(t) - 1]]))
     return t[kept], value[kept]
 
 

@@ -24,13 +24,13 @@ _SAID = "said_of_letter"
 
 def dead_letters_panel(live: Live) -> None:
     records, now = live.subscriber.records, live.now()
-    heard = live.subscriber.heard_at
+    heard = live.bus_heard
     with panel("deadletters", "Dead letters", records.published(DEADLETTER), now, stale_after_s=None, heard=heard):
         if not records.recent(DEADLETTER):
             empty("None", "What cannot be processed comes here with its reason; nothing is lost silently.")
             return
         try:
-            shown = _read(live.source, records.count(DEADLETTER), _page_wanted(), live)
+            shown = _read(records.generation, records.count(DEADLETTER), _page_wanted(), live)
         except StreamLensError as error:
             empty("The dead letters cannot be read for now", str(error))
             return
@@ -53,7 +53,7 @@ def _page_wanted() -> int:
 
 
 @st.cache_data(show_spinner=False, max_entries=16, ttl=600)
-def _read(source: str, n_letters: int, page: int, _live: Live) -> LettersPage:
+def _read(generation: int, n_letters: int, page: int, _live: Live) -> LettersPage:
     """Once for each page while no letter comes, whoever looks."""
     return _live.subscriber.submit(lambda bus: letters_page(bus, page, _PAGE))
 

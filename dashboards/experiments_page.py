@@ -6,7 +6,8 @@ import streamlit as st
 
 from dashboards import charts
 from dashboards.experiment_figures import Variant, control_of, difference, over_time, variants_of
-from dashboards.live import Live, shown_live
+from dashboards.live import shown_live
+from dashboards.live_records import LiveRecords
 from dashboards.monitored_figures import drift_marks
 from dashboards.panels import Tile, chart, day, empty, note, number, panel, pill, table, tiles
 from streams.events import FEEDBACK
@@ -41,9 +42,9 @@ def experiments_page() -> None:
 
 
 @st.cache_data(show_spinner=False, max_entries=4, ttl=600)
-def _summed(source: str, n_feedback: int, _live: Live) -> tuple[list[Variant], list[charts.Row]]:
-    """Once for each drawing, every two seconds, before which anything came, whoever looks."""
-    feedback, names = _live.subscriber.records.feedback()
+def _summed(generation: int, n_feedback: int, _records: LiveRecords) -> tuple[list[Variant], list[charts.Row]]:
+    """Once for each look at which anything has come, whoever looks."""
+    feedback, names = _records.feedback()
     return variants_of(feedback, names), over_time(feedback, names)
 
 
@@ -55,21 +56,19 @@ def _variants() -> None:
     records, now = live.subscriber.records, live.now()
     at = records.published(FEEDBACK)
     if not records.n_feedback:
-        with panel("variants", "Variants", None, now, heard=live.subscriber.heard_at):
+        with panel("variants", "Variants", None, now, heard=live.bus_heard):
             empty(
                 "No feedback yet",
                 "The loop serves variants and tells what was clicked.",
                 "streamlens worker --role loop",
             )
         return
-    variants, rows = _summed(live.source, records.n_feedback, live)
+    variants, rows = _summed(records.generation, records.n_feedback, records)
     control = control_of(variants)
     assert control is not None
     if any(one.simulated for one in variants):
         st.warning(_SIMULATED, icon=":material/smart_toy:")
-    with panel(
-        "variants", "Variants, since feedback is kept here", at, now, stale_after_s=30.0, heard=live.subscriber.heard_at
-    ):
+    with panel("variants", "Variants, since feedback is kept here", at, now, stale_after_s=30.0, heard=live.bus_heard):
         tiles([_tile(one) for one in variants])
         table(_COLUMNS, [_row(one, control) for one in variants], numbers=(1, 2, 3, 4), label="Variants")
         note(
@@ -77,7 +76,7 @@ def _variants() -> None:
             "Intervals are bootstrapped over users, since what one user clicks hangs together. They hold for one "
             "look: who looks every minute until one excludes zero will find one."
         )
-    with panel("ctr_time", "Click rate over event time", at, now, stale_after_s=30.0, heard=live.subscriber.heard_at):
+    with panel("ctr_time", "Click rate over event time", at, now, stale_after_s=30.0, heard=live.bus_heard):
         if rows:
             chart(
                 charts.rows_table(rows, ("t", "value", "low", "high", "n", "series")),
@@ -93,9 +92,7 @@ def _variants() -> None:
         if live.target.drift:
             marks = ", ".join(f"{mark['series']}" for mark in drift_marks(live.target.drift))
             note(f"Injected into this run: {marks}, from {day(min(d.begins for d in live.target.drift))} on.")
-    with panel(
-        "ctr_intervals", "Click rate of all kept feedback", at, now, stale_after_s=30.0, heard=live.subscriber.heard_at
-    ):
+    with panel("ctr_intervals", "Click rate of all kept feedback", at, now, stale_after_s=30.0, heard=live.bus_heard):
         shown = [
             {
                 "name": one.name,

@@ -7,7 +7,7 @@ import streamlit as st
 from dashboards import charts
 from dashboards.feature_importance import Importance, importances, window_of
 from dashboards.live import Live, shown_live
-from dashboards.panels import Tile, chart, day, empty, note, number, tiles, title
+from dashboards.panels import Tile, chart, day, empty, head, note, number, tiles
 from dashboards.versions_panel import registry_of
 from models.registry import Version
 from models.versions import Validation
@@ -15,11 +15,11 @@ from streams.errors import StreamLensError
 
 __all__ = ["importance_panel"]
 
-_USERS = 250
-"""Of the validation window, to measure importance on."""
+_USERS = 1_000
+"""At most, of those who had rated before the validation window, to measure importance on."""
 
 
-@st.fragment
+@st.fragment(run_every=10)
 def importance_panel() -> None:
     live = shown_live()
     view = registry_of(live) if live else None
@@ -27,7 +27,9 @@ def importance_panel() -> None:
         return
     champion = view.champion
     with st.container(border=True, key="panel_importance"):
-        title("What the champion lives on", "permutation importance, validation window")
+        age = st.empty()
+        with age:
+            _head(None, live)
         if champion is None or champion.manifest.validation is None:
             empty(
                 "No champion with a validation window", "It is measured on the window that the version was judged on."
@@ -41,14 +43,23 @@ def importance_panel() -> None:
         st.session_state["importance_of"] = champion.version_id
         try:
             with st.spinner("Shuffling inputs"):
-                n_users, whole, found = _measured(champion.version_id, live, champion, champion.manifest.validation)
+                n_users, whole, found, at = _measured(champion.version_id, live, champion, champion.manifest.validation)
         except StreamLensError as error:
             st.error(str(error))
             return
+        with age:
+            _head(at, live)
         if not n_users:
             empty("Nobody to measure it on", "None of the users looked at had rated before that window and in it.")
             return
         _importances(champion, champion.manifest.validation, n_users, whole, found)
+
+
+def _head(at: float | None, live: Live) -> None:
+    head(
+        "What the champion lives on: permutation importance, validation window", at, live.now(), stale_after_s=None,
+        name="importance",
+    )  # fmt: skip
 
 
 def _importances(
@@ -80,11 +91,12 @@ def _importances(
 @st.cache_data(show_spinner=False, max_entries=8)
 def _measured(
     version_id: str, _live: Live, _version: Version, _validation: Validation
-) -> tuple[int, float, list[Importance]]:
+) -> tuple[int, float, list[Importance], float]:
+    """Users, NDCG@10 with nothing shuffled, the importances, and the wall time of measuring."""
     recommending = _live.recommending()
-    histories = [recommending.history(user) for user in recommending.users(_USERS)]
+    histories = [recommending.history(user) for user in recommending.users(_USERS, before=_validation.start)]
     window = window_of(histories, _validation.start, _version.manifest.as_of)
     if not len(window):
-        return 0, 0.0, []
+        return 0, 0.0, [], _live.now()
     whole, found = importances(_version.load(), window, recommending.features)
-    return len(window), whole, found
+    return len(window), whole, found, _live.now()

@@ -85,7 +85,7 @@ def known_ratings(recommending: Recommending, history: Histories) -> None:
 
 
 def latency_panel(recommending: Recommending) -> None:
-    versions = recommending.variants()
+    versions = recommending.server.versions
     rows = [
         [
             name,

@@ -10,6 +10,7 @@ from itertools import count
 
 import streamlit as st
 
+from dashboards.panels import Heard
 from dashboards.recommender import Recommending
 from dashboards.run_target import Pointer, RunTarget, find_run, pointer_from_environment
 from dashboards.store_probe import StoreProbe, StoreView
@@ -31,11 +32,13 @@ class Live:
 
     def __init__(self, target: RunTarget) -> None:
         self.target = target
+        self._began = self.now()
         self.subscriber = Subscriber(target.bus_url).start()
         self.probe = StoreProbe(target.store_url, target.folder).start()
         self.source = f"pages/{uuid.uuid4().hex[:12]}"
         self._ids = count(1)
         self._numbering = threading.Lock()
+        self._opening = threading.Lock()
         self.publishing = threading.Lock()
         """Held from numbering ratings until they are published."""
         self._recommending: Recommending | None = None
@@ -57,9 +60,22 @@ class Live:
         """Where the run is, in event time: as the store says, or the features' metrics; 0 before the first tick."""
         return self.store.clock or self.subscriber.records.event_time
 
+    @property
+    def bus_heard(self) -> Heard:
+        return Heard(self.subscriber.heard_at, self._began)
+
+    @property
+    def store_heard(self) -> Heard:
+        return Heard(self.store.at, self._began)
+
+    @property
+    def event_time_heard(self) -> Heard:
+        """Of whoever tells :attr:`event_time`."""
+        return self.store_heard if self.store.clock else self.bus_heard
+
     def recommending(self) -> Recommending:
         """The models, served; made when first asked for. Raises StoreMissing and other errors of the store."""
-        with self._numbering:
+        with self._opening:  # which takes long while the store is locked; numbering must not wait for it
             if self._recommending is None:
                 self._recommending = Recommending(
                     self.target.store_url, self.target.models, event_time=lambda: self.event_time

@@ -7,6 +7,7 @@ import threading
 from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import count
 from typing import Any
 
 import msgspec
@@ -55,6 +56,8 @@ _EVENT_DAYS = 4_096
 _SERIES = 3_000
 """Labels name processes, so that in a long run there are ever more; those that nobody tells any more make room."""
 _NAME_BYTES = 200
+_VARIANTS = 100
+"""Told apart; those that come after them count as one, `other`."""
 
 _DECODERS: Mapping[str, msgspec.json.Decoder[Any]] = {
     METRICS: msgspec.json.Decoder(Metric),
@@ -79,7 +82,12 @@ FEEDBACK_ROW = np.dtype(
     ]
 )
 
-_Key = tuple[str, tuple[tuple[str, str], ...]]
+_Key = tuple[str, tuple[tuple[str, str], ...], str]
+"""Name, labels and, where several workers tell of their own partitions each, source."""
+_EACH_WORKERS = "features."
+
+
+_generations = count(1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,10 +104,12 @@ class LiveRecords:
     """The last records of each topic, metrics as series. Thread-safe; what is handed out never changes.
 
     At least once is what the bus promises: a record whose id is not above the last one of its source on its partition
-    was there before. Records that are none of their topic's are counted and passed over.
+    was there before. Records that are none of their topic's are counted and passed over. generation: no other in this
+    process has it, so that what was computed of a log that was replaced is not taken for this one's.
     """
 
     def __init__(self) -> None:
+        self.generation = next(_generations)
         self._lock = threading.Lock()
         self._series: dict[_Key, SeriesRing] = {}
         self._recent: dict[str, deque[Placed]] = {
@@ -164,7 +174,7 @@ class LiveRecords:
         if not (math.isfinite(metric.value) and math.isfinite(metric.emitted_at)):
             self.garbage[METRICS] += 1
             return
-        key = _key(metric.name, metric.labels)
+        key = _key(metric.name, metric.labels, _source(metric))
         ring = self._series.get(key)
         if ring is None:
             if len(metric.name) > _NAME_BYTES:
@@ -175,7 +185,7 @@ class LiveRecords:
             size = _EVENT_DAYS if metric.name.startswith("monitors.") else _POINTS
             ring = self._series[key] = SeriesRing(metric.name, metric.labels, size)
         ring.add(Point(metric.emitted_at, metric.value, metric.event_time or 0))
-        if metric.name.startswith("features."):
+        if metric.name.startswith(_EACH_WORKERS):
             self._event_time = max(self._event_time, metric.event_time or 0)
 
     def _forget_the_oldest(self) -> None:
@@ -185,7 +195,8 @@ class LiveRecords:
             del self._series[key]
 
     def _keep_feedback(self, feedback: Feedback) -> None:
-        variant = self._variants.setdefault(feedback.variant, len(self._variants)) if len(self._variants) < 100 else 0
+        known = feedback.variant in self._variants or len(self._variants) < _VARIANTS
+        variant = self._variants.setdefault(feedback.variant if known else "other", len(self._variants))
         self._feedback.add(
             (
                 feedback.timestamp,
@@ -202,16 +213,38 @@ class LiveRecords:
     # Reading
 
     def series(self, name: str, **labels: str) -> Series | None:
-        """The metric's values; None before the first."""
+        """The metric's values, of the worker that told last where there are several; None before the first."""
         with self._lock:
-            ring = self._series.get(_key(name, labels))
+            ring = self._newest(name, labels)
             return None if ring is None else ring.series()
 
     def latest(self, name: str, **labels: str) -> Point | None:
         """The metric's newest value."""
         with self._lock:
-            ring = self._series.get(_key(name, labels))
+            ring = self._newest(name, labels)
             return None if ring is None else ring.last
+
+    def of_workers(self, name: str, **labels: str) -> list[Series]:
+        """The metric's values as each worker told them, the one that told last first."""
+        with self._lock:
+            rings = self._rings(name, labels)
+            return [ring.series() for ring in sorted(rings, key=_told, reverse=True)]
+
+    def latest_of_workers(self, name: str, **labels: str) -> list[Point]:
+        """The newest value that each worker told, the newest of all first."""
+        with self._lock:
+            points = [ring.last for ring in self._rings(name, labels) if ring.last is not None]
+        return sorted(points, key=lambda point: point.at, reverse=True)
+
+    def _newest(self, name: str, labels: Mapping[str, str]) -> SeriesRing | None:
+        return max(self._rings(name, labels), key=_told, default=None)
+
+    def _rings(self, name: str, labels: Mapping[str, str]) -> list[SeriesRing]:
+        key = _key(name, labels)
+        if name.startswith(_EACH_WORKERS):
+            return [ring for held, ring in self._series.items() if held[:2] == key[:2]]
+        ring = self._series.get(key)
+        return [] if ring is None else [ring]
 
     def all_series(self, prefix: str) -> list[Series]:
         """Of every metric whose name is ``prefix``, or begins with it where it ends in a dot; by name and labels."""
@@ -256,5 +289,13 @@ class LiveRecords:
         return self._event_time
 
 
-def _key(name: str, labels: Mapping[str, str]) -> _Key:
-    return name, tuple(sorted(labels.items()))
+def _key(name: str, labels: Mapping[str, str], source: str = "") -> _Key:
+    return name, tuple(sorted(labels.items())), source
+
+
+def _told(ring: SeriesRing) -> float:
+    return ring.last.at if ring.last is not None else 0.0
+
+
+def _source(metric: Metric) -> str:
+    return (metric.source or "") if metric.name.startswith(_EACH_WORKERS) else ""

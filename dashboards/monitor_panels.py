@@ -18,7 +18,7 @@ _SEVERITY = {"critical": "bad", "schedule": "warn"}
 
 def alerts_panel(live: Live) -> None:
     records, now = live.subscriber.records, live.now()
-    with panel("alerts", "Alerts", records.published(ALERTS), now, stale_after_s=None, heard=live.subscriber.heard_at):
+    with panel("alerts", "Alerts", records.published(ALERTS), now, stale_after_s=None, heard=live.bus_heard):
         rows = alert_rows(records, now)
         if not rows:
             empty("None", "Rules and detectors tell here when they begin to fire.")
@@ -32,7 +32,7 @@ def measures_panel(live: Live) -> None:
     records, now, drifts = live.subscriber.records, live.now(), live.target.drift
     found = measures(records)
     if not found:
-        with panel("monitors", "Measures and drift detectors", None, now):
+        with panel("monitors", "Measures and drift detectors", None, now, heard=live.bus_heard):
             empty(
                 "Nothing judged yet",
                 "The monitors tell a figure per closed event day.",
@@ -42,7 +42,8 @@ def measures_panel(live: Live) -> None:
                 note(f"injected into this run: {_in_words(drifts)}")
         return
     closed = records.latest("monitors.closed")
-    with panel("monitors", "Measures and drift detectors, by event day", closed.at if closed else None, now):
+    at = closed.at if closed else None
+    with panel("monitors", "Measures and drift detectors, by event day", at, now, heard=live.bus_heard):
         note(
             "Thresholds are those that the monitors go by. Triangles: alerts. "
             + (f"Upright lines, the truth: {_in_words(drifts)}." if drifts else "No drift was injected.")

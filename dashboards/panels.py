@@ -16,6 +16,7 @@ from dashboards.charts import INKS, Spec, inked
 
 __all__ = [
     "STALE_S",
+    "Heard",
     "Tile",
     "age_text",
     "blank",
@@ -40,6 +41,22 @@ STALE_S = 5.0
 
 _UNBROKEN = 28
 """Letters: cells that are shorter stay on one line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """Wall times: at which whoever data comes from answered last, 0 before it ever did, and since when it is asked."""
+
+    at: float
+    since: float
+
+    def silent(self, now: float) -> bool:
+        """Nobody knows any more what has happened there; at first it has as long as later to answer."""
+        return now - max(self.at, self.since) > STALE_S
+
+    def connecting(self, now: float) -> bool:
+        """It has not answered yet, and is not late."""
+        return not self.at and not self.silent(now)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,17 +132,19 @@ def head(
     now: float,
     *,
     stale_after_s: float | None = STALE_S,
-    heard: float | None = None,
+    heard: Heard | None = None,
     name: str = "",
 ) -> None:
     """A panel's title and the age of its data. at: wall time of the newest; None where there is none yet.
 
-    stale_after_s: None for data that comes only when something happens. heard: wall time at which whoever it comes from
-    answered last, None where that cannot go away; without an answer nobody knows what has happened.
+    stale_after_s: None for data that comes only when something happens. heard: of whoever it comes from, None
+    where that cannot go away.
     """
-    if heard is not None and now - heard > STALE_S:
-        silence = f"stale, last answer {age_text(now - heard)}" if heard else "stale, no answer yet"
+    if heard is not None and heard.silent(now):
+        silence = f"stale, last answer {age_text(now - heard.at)}" if heard.at else "stale, no answer yet"
         age, state = pill(silence, "warn"), "stale"
+    elif heard is not None and heard.connecting(now):
+        age, state = '<span class="sl-age">connecting</span>', "none"
     elif at is None:
         age, state = '<span class="sl-age">no data yet</span>', "none"
     elif stale_after_s is not None and now - at > stale_after_s:
@@ -152,7 +171,7 @@ def panel(
     now: float,
     *,
     stale_after_s: float | None = STALE_S,
-    heard: float | None = None,
+    heard: Heard | None = None,
 ) -> Iterator[None]:
     """A framed part of a page under :func:`head`."""
     with st.container(border=True, key=f"panel_{name}"):

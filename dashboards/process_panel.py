@@ -17,7 +17,8 @@ _GONE_S = 900.0
 def process_panel(live: Live) -> None:
     records, now = live.subscriber.records, live.now()
     rows = [row for row in process_rows(records, now) if now - row.at < _GONE_S]
-    with panel("processes", "Processes", max((row.at for row in rows), default=None), now):
+    at = max((row.at for row in rows), default=None)
+    with panel("processes", "Processes", at, now, heard=live.bus_heard):
         if not rows:
             empty("No heartbeats yet", "Each process tells once a second what it costs.")
             return

@@ -10,7 +10,7 @@ from dashboards.live import Live, shown_live
 from dashboards.monitor_panels import alerts_panel, measures_panel
 from dashboards.panels import STALE_S, chart, day, empty, note, number, panel, table, tiles
 from dashboards.process_panel import process_panel
-from dashboards.production_figures import lag_rows, overview, trending
+from dashboards.production_figures import lag_rows, of_all_workers, overview, passed_over, trending
 from dashboards.replay_panel import replay_panel
 from dashboards.rings import Series
 from dashboards.store_probe import TREND_DAYS
@@ -50,8 +50,10 @@ def _figures() -> None:
         return
     records, now = live.subscriber.records, live.now()
     point = records.latest("features.throughput")
-    with panel("overview", "Now", None if point is None else point.at, now):
-        tiles(overview(records, live.store), old=point is not None and now - point.at > STALE_S)
+    with panel("overview", "Now", None if point is None else point.at, now, heard=live.bus_heard):
+        tiles(overview(records, live.store, live.subscriber.ends), old=point is not None and now - point.at > STALE_S)
+        if garbage := passed_over(records):
+            note(garbage)
 
 
 @st.fragment(run_every=2)  # of a chart one sees no more each second, and drawing is what costs a browser most
@@ -76,14 +78,14 @@ def _line_panel(live: Live, name: str, title: str, unit: str, wanted: _Wanted) -
     shown: list[tuple[str, Series]] = []
     at: float | None = None
     for metric, labels, label in wanted:
-        series = live.subscriber.records.series(metric, **labels)
+        series = of_all_workers(metric, live.subscriber.records.of_workers(metric, **labels))
         if series is None or series.last is None:
             continue
         at = max(at or 0.0, series.last.at)
         recent = series.since(series.last.at - _SHOWN_S)
         if series.last.at > now - _SHOWN_S or len(shown) == 0:
             shown.append((label, recent))
-    with panel(name, title, at, now):
+    with panel(name, title, at, now, heard=live.bus_heard):
         if not shown:
             empty("Nothing measured yet", "The features agent tells this twice a second.", "streamlens worker")
             return
@@ -94,8 +96,9 @@ def _line_panel(live: Live, name: str, title: str, unit: str, wanted: _Wanted) -
 
 def _lag_panel(live: Live) -> None:
     store, subscriber, now = live.store, live.subscriber, live.now()
-    at = min(subscriber.ends_at, store.at) or None
-    with panel("lag", "Lag by partition", at, now):
+    heard = live.store_heard if store.state == "away" else live.bus_heard
+    looks = [at for at in (subscriber.ends_at, store.at) if at]  # of bus and store; one alone is shown, too
+    with panel("lag", "Lag by partition", min(looks, default=None), now, heard=heard):
         rows = lag_rows(subscriber.ends, store)
         if not rows:
             empty("No ratings on the bus yet", "The replay makes the topic.", "streamlens replay")
@@ -123,7 +126,8 @@ def _lag_panel(live: Live) -> None:
 
 def _trend_panel(live: Live) -> None:
     store, now = live.store, live.now()
-    with panel("trending", f"Trending movies, last {TREND_DAYS} event days", store.at or None, now):
+    heard = live.store_heard if store.state != "missing" else None
+    with panel("trending", f"Trending movies, last {TREND_DAYS} event days", store.at or None, now, heard=heard):
         rows = trending(store)
         if not rows and store.state == "away":
             empty("The store cannot be read for now", store.problem)

@@ -27,6 +27,7 @@ __all__ = ["recommendations_page"]
 
 _TO_RATE = 12
 _NEEDED = 5
+_READ_AT = "lists_read_at"
 _MOMENTS = {"now": 0, "before the last 5 ratings": 5, "before the last 10": 10, "before the last 20": 20}
 _NEW_USERS_FROM = 1_000_000_000
 """Ids of people who rate on the pages: far above those of any dataset."""
@@ -40,6 +41,7 @@ def recommendations_page() -> None:
     if isinstance(recommending, Lacking):
         _wait(recommending)
         return
+    _age()
     who = st.segmented_control(
         "Who", ["A user of the run", "Me, as someone new"], default="A user of the run", key="who"
     )
@@ -62,6 +64,7 @@ def _ready(live: Live) -> Recommending | Lacking:
     try:
         recommending = live.recommending()
         recommending.variants()
+        recommending.users(1)  # models that are in memory do not tell that the store has gone
     except StoreMissing:
         text = "Lists are made from the ratings that a worker has applied."
         return Lacking("No feature store yet", text, "streamlens worker")
@@ -71,8 +74,12 @@ def _ready(live: Live) -> Recommending | Lacking:
     except ModelError as error:
         return Lacking("The models cannot be read for now", str(error))
     except StreamLensError as error:
-        return Lacking("The store cannot be read for now", str(error))
+        return _store_away(error)
     return recommending
+
+
+def _store_away(error: StreamLensError) -> Lacking:
+    return Lacking("The store cannot be read for now", str(error))
 
 
 @st.fragment(run_every=2)
@@ -84,10 +91,26 @@ def _wait(lacking: Lacking) -> None:
         st.rerun()
 
 
+@st.fragment(run_every=2)
+def _age() -> None:
+    """How old what stands below is, which is drawn anew only on demand."""
+    live = shown_live()
+    if live is not None:
+        head(
+            "Lists, from what the store had", st.session_state.get(_READ_AT), live.now(), stale_after_s=None,
+            heard=live.store_heard, name="lists",
+        )  # fmt: skip
+
+
 def _stored_user(live: Live, recommending: Recommending) -> None:
     latest: list[Slate] = [placed.record for placed in live.subscriber.records.recent(IMPRESSIONS)]
     recent = list(dict.fromkeys(slate.user_id for slate in reversed(latest)))[:30]
-    ids = [*recent, *(user for user in recommending.users() if user not in recent)]
+    try:
+        stored_ids = recommending.users()
+    except StreamLensError as error:
+        _wait(_store_away(error))
+        return
+    ids = [*recent, *(user for user in stored_ids if user not in recent)]
     if not ids:
         empty("Nobody has rated yet", "Users come with the ratings.")
         return
@@ -105,9 +128,9 @@ def _stored_user(live: Live, recommending: Recommending) -> None:
     try:
         stored = recommending.history(int(chosen))
     except StreamLensError as error:
-        empty("The store cannot be read for now", str(error))
+        _wait(_store_away(error))
         return
-    _lists(live, recommending, int(chosen), UserHistory.split(stored, _MOMENTS[moment]), [])
+    _lists(live, recommending, int(chosen), UserHistory.split(stored, _MOMENTS[moment]), [], live.now())
 
 
 def _someone_new(live: Live, recommending: Recommending) -> None:
@@ -128,7 +151,7 @@ def _someone_new(live: Live, recommending: Recommending) -> None:
         stored = recommending.history(user_id)
     except StreamLensError:
         stored = _nothing()
-    _lists(live, recommending, user_id, UserHistory.split(stored, 0), given)
+    _lists(live, recommending, user_id, UserHistory.split(stored, 0), given, live.now())
 
 
 def _nothing() -> History:
@@ -170,17 +193,20 @@ def _rate(live: Live, recommending: Recommending, user_id: int) -> None:
 
 
 @st.fragment
-def _lists(live: Live, recommending: Recommending, user_id: int, user: UserHistory, given: list[Given]) -> None:
-    """Everything that a slider changes: only this is run again then."""
-    with st.container(border=True, key="panel_rules"):
-        variant, rules = _rules(recommending)
+def _lists(
+    live: Live, recommending: Recommending, user_id: int, user: UserHistory, given: list[Given], read_at: float
+) -> None:
+    """Everything that a slider changes: only this is run again then. read_at: wall time at which ``user`` was read."""
     history = merged(user.before, given, live.event_time)
     try:
+        with st.container(border=True, key="panel_rules"):
+            variant, rules = _rules(recommending)
         listed = recommending.recommend(user_id, history, rules=rules, variant=variant)
-    except ModelError as error:
+        version = recommending.registry.get(listed.answer.version)
+        st.session_state[_READ_AT] = read_at
+    except StreamLensError as error:
         st.warning(str(error))
         return
-    version = recommending.registry.get(listed.answer.version)
     _about(listed, user, version)
     liked = user.before if not given else _as_history(history)
     revealed: set[int] = set()

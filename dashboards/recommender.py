@@ -124,10 +124,10 @@ class Recommending:
         with self._read() as reader:
             return reader.history(user_id)
 
-    def users(self, n: int = 200) -> list[int]:
-        """``n`` users from all over the ids."""
+    def users(self, n: int = 200, before: int | None = None) -> list[int]:
+        """``n`` users, who had rated before that event time, from all over the ids."""
         with self._read() as reader:
-            return reader.sample_users(n)
+            return reader.sample_users(n, before)
 
     @contextmanager
     def _read(self) -> Iterator[FeatureReader]:

@@ -132,20 +132,21 @@ def heard_of(records: LiveRecords, role: str) -> float | None:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A folder that ``streamlens experiment`` wrote."""
+    """A folder that ``streamlens experiment`` wrote. written_at: wall time."""
 
     name: str
     folder: Path
     about: dict[str, Any]
+    written_at: float
 
 
 def read_runs(folder: Path) -> list[Run]:
     """All of them, the newest first; one that cannot be read is left out."""
-    paths = sorted(folder.glob(f"*/{EXPERIMENT_JSON}"), key=lambda path: path.stat().st_mtime, reverse=True)
+    paths = sorted(((path.stat().st_mtime, path) for path in folder.glob(f"*/{EXPERIMENT_JSON}")), reverse=True)
     runs = []
-    for path in paths[:_LONGEST_LIST]:
+    for written_at, path in paths[:_LONGEST_LIST]:
         try:
-            runs.append(Run(path.parent.name, path.parent, read_experiment(path.parent)))
+            runs.append(Run(path.parent.name, path.parent, read_experiment(path.parent), written_at))
         except DataError:
             continue
     return runs

@@ -12,7 +12,6 @@ from dashboards.panels import STALE_S, age_text, day, empty, note, panel, pill, 
 from dashboards.publishing import SHORTEST_JUSTIFICATION, request_retrain
 from dashboards.registry_figures import Asked, asked, heard_of
 from dashboards.registry_view import serving_version
-from dashboards.versions_panel import registry_of
 from models.decisions import AuditEntry
 from models.kinds import MODELS as KINDS
 from models.registry import Registry
@@ -81,7 +80,7 @@ def requests_panel() -> None:
     told = [at for at in map(records.published, (RETRAIN, MODELS)) if at is not None]
     with panel(
         "requests", "Requests, and what came of them", max(told, default=None), now,
-        stale_after_s=None, heard=live.subscriber.heard_at,
+        stale_after_s=None, heard=live.bus_heard,
     ):  # fmt: skip
         found = asked(records)
         if not found:
@@ -91,9 +90,18 @@ def requests_panel() -> None:
         if found[0].outcome is None and (at is None or now - at > STALE_S):
             last = "" if at is None else f" (last heard of {age_text(now - at)})"
             st.warning(f"No trainer is at work{last}: requests stay open. Start `streamlens worker --role trainer`.")
-        view = registry_of(live)
+        trail = _trail(live)
         for one in found[:_SHOWN]:
-            _request(one, one.undone(view.trail) if view else None, now)
+            _request(one, one.undone(trail), now)
+
+
+def _trail(live: Live) -> list[AuditEntry]:
+    """Decisions alone: each second is too often to read all versions."""
+    try:
+        return Registry(live.target.models).audit()
+    except StreamLensError as error:
+        st.warning(str(error))
+        return []
 
 
 def _request(one: Asked, undone: AuditEntry | None, now: float) -> None:

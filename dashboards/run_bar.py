@@ -41,11 +41,11 @@ def run_bar() -> None:
 def standing(live: Live) -> tuple[str, str, str]:
     """In a word how the run stands, the kind of pill, and why."""
     connection, store, now = live.subscriber.connection, live.store, live.now()
-    if not connection.connected and not live.subscriber.heard_at and now - connection.since < STALE_S:
+    if not connection.connected and live.bus_heard.connecting(now):
         return "connecting", "idle", ""
     if not connection.connected:
         return "bus away", "bad", f"for {age_text(now - connection.since).removesuffix(' ago')}: {connection.problem}"
-    if now - live.subscriber.heard_at > STALE_S:
+    if live.bus_heard.silent(now):
         return "bus silent", "bad", f"it answered last {age_text(now - live.subscriber.heard_at)}"
     if store.state == "away":
         return "store away", "bad", store.problem

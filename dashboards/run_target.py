@@ -34,10 +34,7 @@ class Pointer(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class RunTarget:
-    """A run's bus, store and folders. Empty or None where it is not known, as on a machine without the run's folder.
-
-    cutoff: event time at which the live part begins.
-    """
+    """A run's bus, store and folders. Empty or None where it is not known, as on a machine without the run's folder."""
 
     bus_url: str
     store_url: str
@@ -46,7 +43,6 @@ class RunTarget:
     run_id: str = ""
     data: str = ""
     folder: Path | None = None
-    cutoff: int | None = None
     drift: tuple[InjectedDrift, ...] = ()
 
 
@@ -73,7 +69,6 @@ def find_run(pointer: Pointer) -> RunTarget | None:
         run_id=run.run_id,
         data=Path(run.info.data).name or run.info.data,
         folder=run.path,
-        cutoff=run.info.split.cutoff if run.info.split else None,
         drift=_injected(run),
     )
 

@@ -6,21 +6,21 @@ import streamlit as st
 
 from dashboards import charts
 from dashboards.live import shown_live
-from dashboards.panels import chart, empty, title
+from dashboards.panels import chart, empty, panel, title
 from dashboards.registry_figures import Run, epoch_rows, experiment_rows, read_runs
 from dashboards.units import curve_unit, unit_of
 
 __all__ = ["runs_panel"]
 
 
-@st.fragment
+@st.fragment(run_every=10)
 def runs_panel() -> None:
     live = shown_live()
     if live is None:
         return
-    with st.container(border=True, key="panel_runs"):
-        title("Experiment runs", f".../{live.target.experiments.name}")
-        runs = read_runs(live.target.experiments)
+    runs = read_runs(live.target.experiments)
+    at = max((run.written_at for run in runs), default=None)
+    with panel("runs", f"Experiment runs in .../{live.target.experiments.name}", at, live.now(), stale_after_s=None):
         if not runs:
             empty(
                 "No run yet",

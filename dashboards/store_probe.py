@@ -45,7 +45,6 @@ class StoreView:
     at: float = 0.0
     applied: tuple[AppliedOffset, ...] = ()
     clock: int = 0
-    outbox: int = 0
     popular: tuple[PopularItem, ...] = ()
     popular_before: tuple[PopularItem, ...] = ()
     movies: dict[int, Movie] = field(default_factory=dict)
@@ -120,7 +119,7 @@ class StoreProbe:
         reader.database.changes()  # raises where the file was removed or replaced: SQLite would go on reading it
         with reader.snapshot():
             applied = tuple(row for row in reader.applied() if row.topic == RATINGS and row.agent == "features")
-            clock, outbox = min((row.clock for row in applied), default=0), reader.outbox_size()
+        clock = min((row.clock for row in applied), default=0)
         before = self._view
         popular, earlier = before.popular, before.popular_before
         if with_trends and clock:
@@ -133,7 +132,6 @@ class StoreProbe:
             at=self._wall_s(),
             applied=applied,
             clock=clock,
-            outbox=outbox,
             popular=popular,
             popular_before=earlier,
             movies=dict(reader.catalogue.movies) if len(before.movies) != len(reader.catalogue) else before.movies,

@@ -37,7 +37,7 @@ def versions_panel() -> None:
     view = registry_of(live) if live else None
     if live is None or view is None:
         return
-    with panel("versions", "Versions", changed_at(view), live.now(), stale_after_s=None):
+    with panel("versions", "Versions", changed_at(view), live.now(), stale_after_s=None, heard=live.event_time_heard):
         for version_id, problem in view.damaged.items():
             st.warning(f"{version_id} is damaged: {problem}")
         if not view.versions:
@@ -114,7 +114,12 @@ def comparison_panel() -> None:
         return
     names = measures_of(view.versions)
     with panel(
-        "comparison", "Side by side, on each one's validation window", changed_at(view), live.now(), stale_after_s=None
+        "comparison",
+        "Side by side, on each one's validation window",
+        changed_at(view),
+        live.now(),
+        stale_after_s=None,
+        heard=live.event_time_heard,
     ):
         if not names:
             empty(
@@ -143,7 +148,7 @@ def trail_panel() -> None:
     if live is None or view is None:
         return
     at = datetime.fromisoformat(view.trail[-1].at).timestamp() if view.trail else None
-    with panel("audit", "Who decided what, and why", at, live.now(), stale_after_s=None):
+    with panel("audit", "Who decided what, and why", at, live.now(), stale_after_s=None, heard=live.event_time_heard):
         if not view.trail:
             empty("No decision yet", "Promotions, rejections and rollbacks stand here for good.")
             return

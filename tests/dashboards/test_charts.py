@@ -170,13 +170,25 @@ def test_a_table_names_each_value_and_counts_milliseconds() -> None:
     assert charts.series_table([("one", series(1, 2))]).column("t").to_pylist() == [0.0, 1_000.0]
 
 
-def test_thinning_keeps_what_is_shown_and_the_end() -> None:
-    t = np.arange(1_000.0)
-    shown, _ = charts.thinned(t, t)
+@pytest.mark.parametrize("moved", [1, 2, 7])
+def test_a_window_that_moves_goes_on_showing_what_it_showed(moved: int) -> None:
+    t = 1_700_000_000 + np.arange(700) / 2
+    value = np.random.default_rng(0).normal(size=len(t))
+    shown, later = (set(zip(*charts.thinned(t[i : i + 600], value[i : i + 600]), strict=True)) for i in (0, moved))
     assert len(shown) <= 241
-    assert shown[-1] == 999
-    longer, _ = charts.thinned(np.arange(1_003.0), np.arange(1_003.0))
-    assert set(shown[:-1]) <= set(longer)
+    assert max(later) == (t[moved + 599], value[moved + 599])
+    cut_s = 4.0  # the stretches at both ends are not whole
+    inside = {point for point in shown if t[moved] + cut_s <= point[0] <= t[599] - cut_s}
+    assert len(inside) > 100
+    assert inside <= later
+
+
+def test_thinning_keeps_every_spike() -> None:
+    t, value = np.arange(1_000.0), np.zeros(1_000)
+    value[[137, 558]] = 9.0, -9.0
+    shown, kept = charts.thinned(t, value)
+    assert {137.0, 558.0} <= set(shown.tolist())
+    assert (kept.max(), kept.min()) == (9.0, -9.0)
 
 
 def test_alerts_stand_on_the_axis_however_high_the_chart_is_drawn() -> None:

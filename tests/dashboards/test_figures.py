@@ -10,14 +10,15 @@ import pytest
 from dashboards.experiment_figures import control_of, difference, over_time, variants_of, wilson
 from dashboards.feature_importance import importances, window_of
 from dashboards.live_records import LiveRecords
-from dashboards.panels import age_text
+from dashboards.panels import Heard, age_text
 from dashboards.posters import poster, shelf_html
-from dashboards.production_figures import lag_rows, overview, trending
+from dashboards.production_figures import lag_rows, of_all_workers, overview, passed_over, trending
 from dashboards.recommender import UserHistory, merged, shelves
 from dashboards.registry_figures import asked
 from dashboards.replay_panel import replay_state
 from dashboards.store_probe import StoreView
 from featurestore.features import History, PopularItem
+from featurestore.reader import AppliedOffset
 from models.bootstrap import Interval
 from models.interactions import Histories, Interactions
 from models.kinds import make_model
@@ -49,7 +50,7 @@ def test_tiles_show_the_newest_values_as_they_were_measured() -> None:
             ]
         }
     )
-    shown = {tile.name: tile for tile in overview(records, StoreView())}
+    shown = {tile.name: tile for tile in overview(records, StoreView(), {})}
     assert (shown["applied"].value, shown["applied"].note) == ("12,345", "50% of 1,000 published")
     assert shown["latency"].value == "3.2"
     assert shown["lag"].value == "-"
@@ -77,6 +78,50 @@ def test_a_replayer_that_fell_silent_takes_no_request() -> None:
     records = records_of(**{METRICS: [Metric("process.rss_mib", 1.0, 100.0, {"role": "replayer"})]})
     state = replay_state(records, 130.0)
     assert (state.text, state.answers) == ("replayer silent, 30 s ago", False)
+
+
+def applied(partition: int, ratings: int) -> AppliedOffset:
+    return AppliedOffset("features", "ratings", partition, "log", 1, ratings, 0, 0, False, ratings, 1, 2, 3, 0, 0)
+
+
+@pytest.mark.parametrize("last", ["a", "b"])
+def test_two_workers_are_told_as_one_whoever_told_last(last: str) -> None:
+    told = [
+        Metric(name, value, 9.5 + 0.4 * (source == last), labels, source=f"features/{source}")
+        for source, n, rate, p99 in (("a", 300.0, 40.0, 7.0), ("b", 500.0, 60.0, 9.0))
+        for name, value, labels in (
+            ("features.ratings", n, {}), ("features.throughput", rate, {}), ("features.lag", 1.0, {}),
+            ("features.latency_ms", p99, {"quantile": "p99"}), ("features.freshness_s", p99, {}),
+        )
+    ]  # fmt: skip
+    told.append(Metric("features.throughput", 900.0, 2.0, source="features/ended"))
+    store = StoreView(state="there", applied=(applied(0, 310), applied(1, 510)))
+    shown = {tile.name: tile for tile in overview(records_of(**{METRICS: list(told)}), store, {0: 330, 1: 515})}
+    assert [shown[name].value for name in ("applied", "throughput", "lag", "freshness", "dead_letters")] == [
+        "820", "100", "25", "9.00", "6"
+    ]  # fmt: skip
+    assert shown["latency"].note == "p99 9.0 ms"
+    assert shown["throughput"].note == "into the features, by 2 workers"
+    assert shown["dead_letters"].note == "4 late, 2 duplicates"
+
+
+def test_a_chart_of_two_workers_has_one_line() -> None:
+    told = [
+        Metric("features.throughput", rate, at + gap, source=source)
+        for source, rate, gap, until in (("a", 40.0, 0.0, 10), ("b", 60.0, 0.5, 5))
+        for at in range(until)
+    ]
+    records = records_of(**{METRICS: list(told)})
+    line = of_all_workers("features.throughput", records.of_workers("features.throughput"))
+    assert line is not None
+    rate = dict(zip(line.at.tolist(), line.value.tolist(), strict=True))
+    assert (rate[0.0], rate[4.0], rate[9.0]) == (40.0, 100.0, 40.0)
+
+
+def test_what_cannot_be_read_is_told_by_topic() -> None:
+    records = records_of(**{METRICS: [b"{", b"[]"], FEEDBACK: [b"?"], MODELS: []})
+    assert passed_over(records) == "not readable, and passed over: 1 on feedback, 2 on metrics"
+    assert passed_over(LiveRecords()) == ""
 
 
 def test_lag_is_what_is_published_and_not_applied() -> None:
@@ -213,3 +258,18 @@ def test_histories_that_are_empty_have_no_window() -> None:
     assert len(window_of([history(1, 2)], 100, 200)) == 0, "nothing was rated before it"
     assert len(window_of([history(1, 2)], 101, 200)) == 1
     assert isinstance(window_of([], 0, 10).before, Histories)
+
+
+@pytest.mark.parametrize(
+    ("heard", "silent", "connecting"),
+    [
+        (Heard(0.0, 996.0), False, True),
+        (Heard(0.0, 994.0), True, False),
+        (Heard(996.0, 900.0), False, False),
+        (Heard(994.0, 900.0), True, False),
+    ],
+)
+def test_who_has_not_answered_yet_is_connecting_before_it_is_silent(
+    heard: Heard, silent: bool, connecting: bool
+) -> None:
+    assert (heard.silent(1_000.0), heard.connecting(1_000.0)) == (silent, connecting)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from featurestore.reader import FeatureReader
 from streams.bus import Bus
 from streams.deadletter_replay import Outcome
 from streams.deadletters import letters_page
-from streams.errors import ConfigError
+from streams.errors import ConfigError, StoreMissing
 from streams.events import CONTROL, DEADLETTER, RATINGS, DeadLetter, Rating
 from streams.run import RunFolder
 from tests.dashboards.runs import finished, make_run, publish, replay, values, work_until
@@ -91,6 +92,25 @@ def test_ratings_of_two_at_once_go_out_in_the_order_of_their_ids(
     finished(work_until(run, N + 2))
     with FeatureReader(run.store_url) as reader:
         assert len(reader.history(1_000_000)) == 2
+
+
+def test_ratings_are_numbered_while_a_locked_store_is_being_opened(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
+    opening, unlocked = threading.Event(), threading.Event()
+
+    def locked(*_: object, **__: object) -> None:
+        opening.set()
+        assert unlocked.wait(20)
+        raise StoreMissing("given up")
+
+    monkeypatch.setattr("dashboards.live.Recommending", locked)
+    with ThreadPoolExecutor(2) as threads:
+        opened = threads.submit(live.recommending)
+        assert opening.wait(20)
+        try:
+            assert threads.submit(live.next_id).result(20) > 0
+        finally:
+            unlocked.set()
+        assert isinstance(opened.exception(20), StoreMissing)
 
 
 def test_one_dead_letter_is_replayed_and_no_other(run: RunFolder, live: Live) -> None:

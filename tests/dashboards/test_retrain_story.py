@@ -91,7 +91,7 @@ def importance_of(world: World, version: Version) -> tuple[int, float]:
     validation = version.manifest.validation
     assert validation is not None
     with FeatureReader(world.run.store_url) as reader:
-        histories = [reader.history(user) for user in reader.sample_users(250)]
+        histories = [reader.history(user) for user in reader.sample_users(1_000, before=validation.start)]
         features = SideFeatures.of_catalogue(reader.catalogue)
     window = window_of(histories, validation.start, version.manifest.as_of)
     return len(window), importances(version.load(), window, features)[0]

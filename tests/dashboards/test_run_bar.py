@@ -11,6 +11,7 @@ import pytest
 pytest.importorskip("streamlit", reason="pip install 'streamlens[pages]'")
 
 from dashboards.live import Live
+from dashboards.panels import Heard
 from dashboards.run_bar import standing
 from dashboards.store_probe import StoreView
 from dashboards.subscriber import Connection
@@ -31,10 +32,10 @@ def told(name: str, value: float, age_s: float) -> Metric:
     ("expected", "changed"),
     [
         ("live", {}),
-        ("bus away", {"connection": Connection(False, NOW - 20, "refused"), "heard_at": NOW - 20}),
-        ("connecting", {"connection": Connection(False, NOW - 4), "heard_at": 0.0}),
-        ("bus away", {"connection": Connection(False, NOW - 5), "heard_at": 0.0}),
-        ("bus silent", {"heard_at": NOW - 6}),
+        ("bus away", {"connection": Connection(False, NOW - 20, "refused"), "heard": Heard(NOW - 20, NOW - 60)}),
+        ("connecting", {"connection": Connection(False, NOW - 4), "heard": Heard(0.0, NOW - 4)}),
+        ("bus away", {"connection": Connection(False, NOW - 6), "heard": Heard(0.0, NOW - 6)}),
+        ("bus silent", {"heard": Heard(NOW - 6, NOW - 60)}),
         ("store away", {"store": replace(THERE, state="away", problem="locked")}),
         ("no features yet", {"store": StoreView(state="missing")}),
         ("run complete", {"store": replace(THERE, applied=(replace(APPLIED, end_of_run=True),)), "metrics": []}),
@@ -48,11 +49,14 @@ def told(name: str, value: float, age_s: float) -> Metric:
 def test_what_is_missing_is_said(expected: str, changed: dict[str, Any]) -> None:
     given = {
         "connection": Connection(True, NOW - 60),
-        "heard_at": NOW,
+        "heard": Heard(NOW, NOW - 60),
         "store": THERE,
         "metrics": [told("features.throughput", 5.0, age_s=1)],
     } | changed
     records = records_of(**{METRICS: given["metrics"]})
-    subscriber = SimpleNamespace(connection=given["connection"], heard_at=given["heard_at"], records=records)
-    live = cast(Live, SimpleNamespace(subscriber=subscriber, store=given["store"], now=lambda: NOW))
+    subscriber = SimpleNamespace(connection=given["connection"], heard_at=given["heard"].at, records=records)
+    live = cast(
+        Live,
+        SimpleNamespace(subscriber=subscriber, bus_heard=given["heard"], store=given["store"], now=lambda: NOW),
+    )
     assert standing(live)[0] == expected

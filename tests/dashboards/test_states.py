@@ -93,3 +93,26 @@ def test_a_store_that_a_writer_has_locked_is_told_and_comes_back(page: Page, tmp
             lock.close()
             page.locator('[data-panel="lag"][data-state="fresh"]').wait_for(timeout=30_000)
             assert page.get_by_text("store away").count() == 0
+
+
+def test_a_store_that_goes_away_while_lists_are_shown_is_told_and_they_come_back(page: Page, tmp_path: Path) -> None:
+    run = make_run(tmp_path / "var")
+    finished(replay(run, 0, N))
+    finished(work_until(run, N))
+    assert run.info.split is not None
+    version = add_version(run, "popularity", as_of=run.info.split.cutoff - DAY_S)
+    Registry(run.path / "models").promote(version, by="test", why="the first")
+    with dashboard(run.var, tmp_path / "log") as address:
+        show(page, address, "recommendations")
+        page.locator('[data-panel="lists"][data-state="fresh"]').wait_for(timeout=30_000)
+        files = list(run.path.glob("features.db*"))
+        for path in files:
+            path.rename(path.with_name(f"away-{path.name}"))
+        page.locator('[data-panel="lists"][data-state="stale"]').wait_for(timeout=30_000)
+        page.get_by_text("Me, as someone new").click()
+        says(page, "No feature store yet")
+        assert page.locator('[data-testid="stException"]').count() == 0
+        for path in files:
+            path.with_name(f"away-{path.name}").rename(path)
+        page.locator('[data-panel="lists"]').wait_for(timeout=30_000)
+        assert page.get_by_text("No feature store yet").count() == 0

@@ -142,6 +142,14 @@ def test_what_comes_twice_counts_once() -> None:
     assert [placed.record.slate_id for placed in records.recent(IMPRESSIONS)] == ["s"]
 
 
+def test_variants_beyond_what_is_told_apart_are_others_and_known_ones_stay() -> None:
+    records = LiveRecords()
+    told = [*(f"v{i}" for i in range(102)), "v7"]
+    records.take([batch(FEEDBACK, *(feedback(i + 1, name) for i, name in enumerate(told)))])
+    rows, names = records.feedback()
+    assert [names[i] for i in rows["variant"][-4:]] == ["v99", "other", "other", "v7"]
+
+
 def test_ages_are_those_of_measuring_and_publishing() -> None:
     records = LiveRecords()
     assert records.latest("features.lag") is None
@@ -207,6 +215,7 @@ def test_another_log_in_its_place_is_read_anew(watched: Watched, tmp_path: Path)
     publish(watched.url, FEEDBACK, *(feedback(i) for i in range(1, 6)))
     watched.subscriber.start()
     until(lambda: watched.records.n_feedback == 5, "the first log")
+    first = watched.records.generation
     other = tmp_path / "other"
     other.mkdir()
     publish(f"sqlite:///{other}/bus.db", FEEDBACK, feedback(1))
@@ -215,6 +224,7 @@ def test_another_log_in_its_place_is_read_anew(watched: Watched, tmp_path: Path)
     for path in other.iterdir():
         path.rename(tmp_path / path.name)  # the new one is whole at once: nothing is read while it is made
     until(lambda: watched.records.n_feedback == 1, "the second log")
+    assert watched.records.generation != first, "what was computed of the old log is not shown for the new"
 
 
 def test_pages_publish_through_it(watched: Watched) -> None:
