@@ -149,6 +149,11 @@ class PartitionWriter:
         """How far each held partition is applied."""
         return dict(self._cursors)
 
+    @property
+    def ended(self) -> bool:
+        """Whether every held partition is applied up to the end of the run; False where none is held."""
+        return bool(self._cursors) and all(cursor.end_of_run for cursor in self._cursors.values())
+
     # Writing
 
     def commit(

@@ -100,8 +100,7 @@ def _ended(loop: LoopWorker) -> bool:
             f"there is no champion to make slates with: {steps.no_champion}; "
             "make one by `streamlens train --model NAME --promote`, and start the loop again"
         )
-    cursors = steps.writer.cursors.values()
-    return bool(cursors) and all(cursor.end_of_run for cursor in cursors)
+    return steps.writer.ended
 
 
 def _describe(loop: LoopWorker) -> str:

@@ -38,7 +38,7 @@ async def work_reactive(
         stopping,
         members="reactive-members",
         describe=_describe,
-        ended=_ended,
+        ended=lambda users: users.ingest.steps.writer.ended,
         until_end=until_end,
         quiet=quiet,
     )
@@ -75,11 +75,6 @@ def _forget_store(target: Target) -> None:
 
     refuse_while_at_work(target, _ROLE, "answers the slates of this run")
     drop_reactive_store(target.store_url)
-
-
-def _ended(users: ReactiveWorker) -> bool:
-    cursors = users.ingest.steps.writer.cursors.values()
-    return bool(cursors) and all(cursor.end_of_run for cursor in cursors)
 
 
 def _describe(users: ReactiveWorker) -> str:

@@ -157,8 +157,7 @@ def _forget_store(target: Target) -> None:
 
 def _ended(features: FeatureWorker) -> bool:
     """On Kafka, others may have the rest."""
-    cursors = features.ingest.writer.cursors.values()
-    return bool(cursors) and all(cursor.end_of_run for cursor in cursors)
+    return features.ingest.writer.ended
 
 
 def _describe(features: FeatureWorker) -> str:

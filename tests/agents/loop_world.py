@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import numpy as np
+import pytest
 
 from agents.alignment import Gate, Progress
 from agents.applied_features import Features
@@ -38,6 +39,7 @@ EXPERIMENT = Experiment(
 )
 DONE = Progress(monitors_closed=END, initial="done")
 
+R = TypeVar("R", Slate, Feedback)
 Record = Rating | Tick
 Published = dict[tuple[str, int], list[bytes]]
 """Records by topic and partition."""
@@ -193,6 +195,17 @@ def published(steps: LoopSteps) -> Published:
     return found
 
 
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return World(tmp_path / "run")
+
+
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory: pytest.TempPathFactory) -> Published:
+    """What the run gives in one go."""
+    return in_one_go(World(tmp_path_factory.mktemp("expected") / "run"))
+
+
 def in_one_go(world: World) -> Published:
     """What the run gives undisturbed."""
     world.apply_features()
@@ -204,20 +217,14 @@ def in_one_go(world: World) -> Published:
 
 
 def slates_of(found: Published) -> list[Slate]:
-    records = [
-        msgspec.json.decode(line, type=Slate | Tick)
-        for (topic, _), lines in found.items()
-        if topic == IMPRESSIONS
-        for line in lines
-    ]
-    return [record for record in records if isinstance(record, Slate)]
+    return _told(found, IMPRESSIONS, Slate)
 
 
 def feedback_of(found: Published) -> list[Feedback]:
-    records = [
-        msgspec.json.decode(line, type=Feedback | Tick)
-        for (topic, _), lines in found.items()
-        if topic == FEEDBACK
-        for line in lines
-    ]
-    return [record for record in records if isinstance(record, Feedback)]
+    return _told(found, FEEDBACK, Feedback)
+
+
+def _told(found: Published, topic: str, kind: type[R]) -> list[R]:
+    lines = [line for (name, _), lines in found.items() if name == topic for line in lines]
+    records = [msgspec.json.decode(line, type=kind | Tick) for line in lines]
+    return [record for record in records if isinstance(record, kind)]

@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import pytest
 
 from agents.loop_steps import LoopSteps
 from streams.errors import StoreUnavailable
-from tests.agents.loop_world import Published, World, batches_of, feedback_of, in_one_go, published, slates_of, unread
+from tests.agents.loop_world import (
+    Published,
+    World,
+    batches_of,
+    expected,
+    feedback_of,
+    published,
+    slates_of,
+    unread,
+    world,
+)
 
-
-@pytest.fixture
-def world(tmp_path: Path) -> World:
-    return World(tmp_path / "run")
-
-
-@pytest.fixture(scope="module")
-def expected(tmp_path_factory: pytest.TempPathFactory) -> Published:
-    """What the run gives in one go."""
-    return in_one_go(World(tmp_path_factory.mktemp("expected") / "run"))
+__all__ = ["expected", "world"]
 
 
 class Killed(Exception):
@@ -31,6 +31,14 @@ class Killed(Exception):
 
 def killed(*_: object, **__: object) -> Any:
     raise Killed
+
+
+def advance_through_failures(steps: LoopSteps) -> None:
+    """Until there is nothing more to do, as often as the store fails."""
+    going = True
+    while going:
+        with suppress(StoreUnavailable):
+            going = steps.advance()
 
 
 def _before_lists(steps: LoopSteps, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,12 +112,7 @@ def test_a_step_that_failed_is_made_again(world: World, expected: Published, mon
         return commit(*arguments)
 
     monkeypatch.setattr(steps.writer, "commit", sometimes)
-    while True:
-        try:
-            if not steps.advance():
-                break
-        except StoreUnavailable:
-            continue
+    advance_through_failures(steps)
     assert published(steps) == expected
     tallies = steps.tallies
     assert sum(t.slates for t in tallies.values()) == len(slates_of(expected))
@@ -134,11 +137,6 @@ def test_a_commit_whose_answer_was_lost_is_not_made_twice(
             raise StoreUnavailable("connection lost")
 
     monkeypatch.setattr(steps.writer.database, "transaction", losing)
-    while True:
-        try:
-            if not steps.advance():
-                break
-        except StoreUnavailable:
-            continue
+    advance_through_failures(steps)
     monkeypatch.undo()
     assert published(steps) == expected

@@ -24,6 +24,7 @@ from tests.agents.loop_world import (
     Published,
     World,
     batches_of,
+    expected,
     feedback_of,
     in_one_go,
     published,
@@ -31,18 +32,10 @@ from tests.agents.loop_world import (
     ratings_of_world,
     run_out,
     slates_of,
+    world,
 )
 
-
-@pytest.fixture
-def world(tmp_path: Path) -> World:
-    return World(tmp_path / "run")
-
-
-@pytest.fixture(scope="module")
-def expected(tmp_path_factory: pytest.TempPathFactory) -> Published:
-    """What the run gives in one go."""
-    return in_one_go(World(tmp_path_factory.mktemp("expected") / "run"))
+__all__ = ["expected", "world"]
 
 
 def test_the_run_shows_what_it_should(expected: Published, world: World) -> None:

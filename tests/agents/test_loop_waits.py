@@ -18,24 +18,16 @@ from tests.agents.loop_world import (
     World,
     add_model,
     batches_of,
-    in_one_go,
+    expected,
     published,
     ranges_of,
     run_out,
     slates_of,
     unread,
+    world,
 )
 
-
-@pytest.fixture
-def world(tmp_path: Path) -> World:
-    return World(tmp_path / "run")
-
-
-@pytest.fixture(scope="module")
-def expected(tmp_path_factory: pytest.TempPathFactory) -> Published:
-    """What the run gives in one go."""
-    return in_one_go(World(tmp_path_factory.mktemp("expected") / "run"))
+__all__ = ["expected", "world"]
 
 
 def test_a_promotion_serves_from_its_time_on_in_every_partition(world: World, expected: Published) -> None:

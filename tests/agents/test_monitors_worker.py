@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -18,6 +16,7 @@ from streams.errors import GroupBusy
 from streams.events import ALERTS, DAY_S, METRICS, RETRAIN
 from streams.testing import collect, eventually
 from streams.topics import run_topics
+from tests.agents.at_work import at_work
 from tests.agents.monitored import LIVE, Logs, falling, tuned
 from tests.agents.monitored_run import closed_of
 
@@ -40,18 +39,6 @@ def options(url: str, folder: Path, **settings: int) -> MonitorsOptions:
     return MonitorsOptions(url, f"sqlite:///{folder}/features.db", folder / "models", wanted, partitions=2)
 
 
-@asynccontextmanager
-async def working(wanted: MonitorsOptions) -> AsyncIterator[MonitorsWorker]:
-    worker = MonitorsWorker(wanted)
-    stopping = asyncio.Event()
-    running = asyncio.create_task(worker.run(stopping))
-    try:
-        yield worker
-    finally:
-        stopping.set()
-        await running
-
-
 @pytest.mark.streamlens_bus("memory", "sqlite", "kafka")
 @pytest.mark.parametrize("held_records", [500_000, 60])
 async def test_a_run_is_monitored_through_a_restart(streamlens_bus_url: str, tmp_path: Path, held_records: int) -> None:
@@ -61,10 +48,10 @@ async def test_a_run_is_monitored_through_a_restart(streamlens_bus_url: str, tmp
     async with open_bus(streamlens_bus_url) as bus:
         await bus.create_topics(*run_topics(2))
         await publish_logs(bus, logs, 0.6)
-        async with working(wanted) as worker:
+        async with at_work(MonitorsWorker(wanted)) as worker:
             await eventually(lambda: worker.ingest.closed > LIVE * DAY_S)
         await publish_logs(bus, logs)
-        async with working(wanted) as worker:
+        async with at_work(MonitorsWorker(wanted)) as worker:
             (event,) = map(json.loads, await collect(bus, RETRAIN, 1))
             await eventually(lambda: worker.ingest.closed == END)
         (alert,) = map(json.loads, await collect(bus, ALERTS, 1))
@@ -78,7 +65,7 @@ async def test_a_run_is_monitored_through_a_restart(streamlens_bus_url: str, tmp
 
 async def test_a_second_one_is_refused(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/bus.db"
-    async with working(options(url, tmp_path)) as first:
+    async with at_work(MonitorsWorker(options(url, tmp_path))) as first:
         await eventually(lambda: bool(first.ingest.writer.cursors))
         with pytest.raises(GroupBusy):
             await MonitorsWorker(options(url, tmp_path)).run(asyncio.Event())
