@@ -71,7 +71,7 @@ def test_what_rests_on_assumptions_is_one_chart_that_says_so() -> None:
         told("revenue_per_user.threshold", 0.36, bound="low", assumed="true"),
     ]
     (revenue,) = measures(records_of(METRICS, *metrics))
-    assert (revenue.unit, revenue.title) == ("dollars (assumed)", "revenue per user")
+    assert (revenue.unit.title, revenue.title) == ("dollars (assumed)", "revenue per user")
     assert [name for name, _ in revenue.lines] == ["value", "baseline", "low threshold"]
 
 
