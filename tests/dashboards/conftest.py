@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import sys
+import threading
+import time
+import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,3 +89,11 @@ def nothing_stays() -> Iterator[None]:
     sys.modules["__main__"] = before
     close_live()
     structlog.reset_defaults()
+    deadline = time.monotonic() + 60  # of a run that another took the place of, threads end by themselves
+    while watching := [thread for thread in threading.enumerate() if thread.name.startswith("pages-")]:
+        assert time.monotonic() < deadline, "".join(
+            f"{thread.name} goes on:\n{''.join(traceback.format_stack(frame))}"
+            for thread in watching
+            if thread.ident is not None and (frame := sys._current_frames().get(thread.ident))
+        )
+        time.sleep(0.01)
